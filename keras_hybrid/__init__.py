@@ -1,0 +1,6 @@
+"""Adam's fast start, SGD's finish: one Keras 3 optimizer."""
+
+from keras_hybrid import transitions, triggers
+from keras_hybrid.optimizer import HybridOptimizer
+
+__all__ = ["HybridOptimizer", "transitions", "triggers"]

@@ -1,0 +1,224 @@
+"""SwitchCallback: switches from `model.fit` and says so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import zlib
+from collections.abc import MutableMapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_hybrid import checks
+from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer
+from keras_hybrid.triggers import EpochTrigger
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def hybrid_optimizer(model: Any) -> HybridOptimizer:
+    """Returns the model's HybridOptimizer, unwrapped from loss scaling.
+
+    Raises:
+        ValueError: If the model is not compiled, or with another optimizer.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, HybridOptimizer):
+        raise ValueError(
+            "The model must be compiled with a `HybridOptimizer`. Received: "
+            f"optimizer={type(optimizer).__name__}"
+        )
+    return optimizer
+
+
+class SwitchCallback(keras.callbacks.Callback):
+    """Switches a HybridOptimizer in `fit`, and puts the switch into the logs.
+
+    When `fit` starts it tells the optimizer how many updates the training
+    has, for `Cooldown(steps=None)`. At the end of each epoch it adds to the
+    logs: `sgd_fraction`, `switch_step` (-1 before the switch),
+    `learning_rate`, `cooldown` (its factor on the learning rate) and
+    `sgd_learning_rate` (as keras.optimizers.SGD counts it; NaN before there is
+    an estimate), then asks the trigger, and switches from the next epoch on.
+
+    The trigger's state lives in the optimizer: whatever restores the optimizer
+    (BackupAndRestore, a checkpoint) restores it. A trigger other than the one
+    that left its state there starts anew.
+
+    Args:
+        trigger: None (default: the optimizer's own step trigger decides) or an
+            epoch trigger (`AtEpoch`, `Plateau`, `GeneralizationGap`,
+            `MetricReached`, composed with `|` and `&`).
+        verbose: 0 is silent, 1 (default) says in one line when and why it
+            switched and with which SGD learning rate.
+        monitor_only: Boolean, default False: say when it would have switched,
+            and put `would_switch` (0 or 1) into the logs, without switching.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: At construction if `verbose` is not 0 or 1 or
+            `monitor_only` has no trigger; when `fit` starts if the model has
+            no HybridOptimizer or the length of the training is needed and not
+            known; at the end of an epoch if a monitored metric is missing.
+
+    Example:
+
+    >>> import keras_hybrid
+    >>> callback = keras_hybrid.SwitchCallback(
+    ...     keras_hybrid.triggers.Plateau("val_loss", patience=2)
+    ... )
+    """
+
+    def __init__(
+        self,
+        trigger: EpochTrigger | None = None,
+        verbose: int = 1,
+        monitor_only: bool = False,
+    ) -> None:
+        super().__init__()
+        if trigger is not None and not isinstance(trigger, EpochTrigger):
+            raise TypeError(
+                "`trigger` must be None or an epoch trigger (AtEpoch, Plateau, "
+                "GeneralizationGap, MetricReached); step triggers go to "
+                f"HybridOptimizer(trigger=...). Received: trigger={trigger!r}"
+            )
+        self.trigger = trigger
+        self.verbose = checks.choice("verbose", verbose, (0, 1))
+        self.monitor_only = checks.boolean("monitor_only", monitor_only)
+        if monitor_only and trigger is None:
+            raise ValueError(
+                "`monitor_only` needs a `trigger` to monitor. Received: "
+                "trigger=None, monitor_only=True"
+            )
+        if trigger is not None and len(trigger.get_state()) >= EPOCH_STATE_SIZE:
+            raise ValueError(
+                f"`trigger` must have at most {EPOCH_STATE_SIZE - 1} numbers "
+                "of state (a Plateau has 2, a GeneralizationGap 1). Received: "
+                f"{len(trigger.get_state())}"
+            )
+        self._reported: bool | None = None
+        self._told_steps = False
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Checks the optimizer and the trigger's state."""
+        optimizer = hybrid_optimizer(self.model)
+        cooldown = optimizer.cooldown
+        needs_length = cooldown is not None and cooldown.steps is None
+        if needs_length and self.params.get("steps") is None:
+            raise ValueError(
+                "`Cooldown(steps=None)` needs the number of updates of the "
+                "training, and this data set does not know its length: pass "
+                "`steps_per_epoch` to `fit` or `Cooldown(steps=...)`. "
+                "Received: steps=None"
+            )
+        self._told_steps = False
+        self._reported = None
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Tells the optimizer the length of the training, once a fit."""
+        optimizer = hybrid_optimizer(self.model)
+        if self._reported is None:
+            self._reported = optimizer.has_switched
+        steps = self.params.get("steps")
+        if self._told_steps or steps is None or not optimizer.built:
+            return
+        # Only here, not when training begins: the first epoch tells where a
+        # resumed training starts.
+        micro_batches = steps * (self.params["epochs"] - epoch)
+        done = int(keras.ops.convert_to_numpy(optimizer._iterations))
+        accumulated = optimizer.gradient_accumulation_steps or 1
+        optimizer.training_steps = max(
+            (done + micro_batches) // accumulated, 1
+        )
+        self._told_steps = True
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Logs the phase, asks the trigger, switches."""
+        logs = {} if logs is None else logs
+        optimizer = hybrid_optimizer(self.model)
+        self._log(optimizer, logs)
+        reason = f"{optimizer.trigger!r}"
+        if self.trigger is not None and not optimizer.has_switched:
+            holds = self._check(optimizer, epoch, logs)
+            if self.monitor_only:
+                logs["would_switch"] = int(holds)
+                if holds:
+                    self._say(
+                        f"Epoch {epoch + 1}: {self.trigger!r} would switch "
+                        f"{_phase_text(optimizer)} (monitor only)."
+                    )
+            elif holds:
+                optimizer.switch()
+                reason = f"{self.trigger!r}"
+        if optimizer.has_switched and not self._reported:
+            self._reported = True
+            self._say(
+                f"Epoch {epoch + 1}: switched to SGD at update "
+                f"{optimizer.switch_step} by {reason}, "
+                f"{_phase_text(optimizer)}."
+            )
+        elif not optimizer.has_switched:
+            self._reported = False
+
+    def _log(
+        self, optimizer: HybridOptimizer, logs: MutableMapping[str, Any]
+    ) -> None:
+        rate = optimizer.sgd_learning_rate_equivalent
+        step = optimizer.switch_step
+        logs["sgd_fraction"] = optimizer.sgd_fraction
+        logs["switch_step"] = -1 if step is None else step
+        logs["learning_rate"] = float(
+            keras.ops.convert_to_numpy(optimizer.learning_rate)
+        )
+        logs["cooldown"] = optimizer.cooldown_factor
+        logs["sgd_learning_rate"] = float("nan") if rate is None else rate
+
+    def _check(
+        self,
+        optimizer: HybridOptimizer,
+        epoch: int,
+        logs: MutableMapping[str, Any],
+    ) -> bool:
+        """Asks the trigger, with its state taken from the optimizer."""
+        trigger = self.trigger
+        assert_type = keras.ops.convert_to_numpy(optimizer._epoch_state)
+        stored = assert_type.astype("float32")
+        mark = _fingerprint(trigger)
+        if stored[0] == mark:
+            length = len(trigger.get_state())
+            trigger.set_state([float(x) for x in stored[1 : 1 + length]])
+        else:
+            trigger.reset()
+        holds = trigger.check(epoch, logs)
+        state = np.zeros(EPOCH_STATE_SIZE, "float32")
+        values = trigger.get_state()
+        state[0] = mark
+        state[1 : 1 + len(values)] = values
+        optimizer._epoch_state.assign(state)
+        return holds
+
+    def _say(self, message: str) -> None:
+        if not self.verbose:
+            return
+        if keras.config.is_interactive_logging_enabled():
+            keras.utils.io_utils.print_msg(message)
+        else:
+            _LOGGER.info(message)
+
+
+def _phase_text(optimizer: HybridOptimizer) -> str:
+    rate = optimizer.sgd_learning_rate_equivalent
+    if rate is None:
+        return "no estimate of the SGD learning rate yet"
+    return f"SGD learning rate {rate:.4g}"
+
+
+def _fingerprint(trigger: EpochTrigger) -> np.float32:
+    """A number that tells whose state is stored, exact in float32."""
+    config = keras.saving.serialize_keras_object(trigger)
+    text = json.dumps(config, sort_keys=True, default=str)
+    return np.float32(1 + zlib.crc32(text.encode()) % (2**24 - 1))

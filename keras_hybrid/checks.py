@@ -1,0 +1,104 @@
+"""What every public class shares: argument checks, registration, its text.
+
+Each check returns the value, or raises and says what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+registered = keras.saving.register_keras_serializable("keras_hybrid")
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """Returns `value` as a float; `low` and `high` are allowed themselves,
+    `above` and `below` are not.
+    """
+    bounds = [
+        f"{sign} {limit}"
+        for sign, limit in (
+            (">=", low),
+            (">", above),
+            ("<=", high),
+            ("<", below),
+        )
+        if limit is not None
+    ]
+    allowed = f"`{name}` must be a finite number"
+    if bounds:
+        allowed += " " + " and ".join(bounds)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        try:  # NumPy's scalars are numbers too, strings and arrays are not.
+            plain = value.item()
+        except (AttributeError, ValueError):
+            plain = None
+        if isinstance(plain, bool) or not isinstance(plain, (int, float)):
+            raise TypeError(f"{allowed}. Received: {name}={value!r}")
+        value = plain
+    inside = (
+        math.isfinite(value)
+        and (low is None or value >= low)
+        and (above is None or value > above)
+        and (high is None or value <= high)
+        and (below is None or value < below)
+    )
+    if not inside:
+        raise ValueError(f"{allowed}. Received: {name}={value!r}")
+    return float(value)
+
+
+def integer(name: str, value: Any, *, low: int) -> int:
+    """Returns `value` as an int of at least `low`."""
+    allowed = f"`{name}` must be an integer >= {low}"
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{allowed}. Received: {name}={value!r}")
+    if value < low:
+        raise ValueError(f"{allowed}. Received: {name}={value!r}")
+    return int(value)
+
+
+def boolean(name: str, value: Any) -> bool:
+    """Returns `value` if it is True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(
+            f"`{name}` must be True or False. Received: {name}={value!r}"
+        )
+    return value
+
+
+def text(name: str, value: Any) -> str:
+    """Returns `value` if it is a non-empty string."""
+    if not isinstance(value, str):
+        raise TypeError(f"`{name}` must be a string. Received: {name}={value!r}")
+    if not value:
+        raise ValueError(f"`{name}` must not be empty. Received: {name}={value!r}")
+    return value
+
+
+def choice(name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """Returns `value` if it is one of `choices`."""
+    choices = list(choices)
+    if not any(type(value) is type(c) and value == c for c in choices):
+        listed = ", ".join(repr(c) for c in choices)
+        raise ValueError(
+            f"`{name}` must be one of {listed}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def call_text(obj: Any) -> str:
+    """Returns `Class(argument=value, ...)` from the object's config."""
+    arguments = ", ".join(f"{k}={v!r}" for k, v in obj.get_config().items())
+    return f"{type(obj).__name__}({arguments})"

@@ -1,0 +1,1189 @@
+"""HybridOptimizer: Adam until the switch, SGD with momentum after it."""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_hybrid import checks, rules
+from keras_hybrid.transitions import Cooldown, Hard, Transition
+from keras_hybrid.triggers import Signals, StepTrigger
+
+Tensor = Any
+
+SCOPES = ("model", "layer", "variable")
+
+# Room for the state of the epoch triggers that SwitchCallback watches: the
+# number of variables may not depend on them, or checkpoints would not load.
+EPOCH_STATE_SIZE = 32
+
+_SCALE_NEEDS = {
+    "projection": {"step_square", "step_descent"},
+    "norm": {"step_square", "moment_square"},
+}
+
+
+@checks.registered
+class HybridOptimizer(keras.optimizers.Optimizer):
+    """Adam's fast start, SGD's finish, one compiled trace.
+
+    Both phases share one momentum slot m and one learning rate; a transition
+    changes only what m is multiplied with::
+
+        m <- beta m + (1 - beta) g
+        w <- w - learning_rate P m
+        P = sqrt(1 - beta_2^k) / (1 - beta_1^k) / (sqrt(v) + epsilon)   before
+        P = rho                                                         after
+
+    rho is estimated from Adam's own steps, so the SGD phase has nothing to
+    tune: its learning rate is learning_rate * rho, and learning rate schedules,
+    stock callbacks and weight decay go on through the switch.
+
+    Args:
+        learning_rate: Positive float (0 allowed), LearningRateSchedule or
+            callable, for both phases. Default 1e-3.
+        beta_1: Float in [0, 1): momentum of the adaptive phase. Default 0.9.
+        beta_2: Float in [0, 1): of the second moment and of the moving average
+            of rho. Default 0.999.
+        epsilon: Positive float, added outside the root. Default 1e-7.
+        amsgrad: Boolean: use the largest second moment so far. Default False.
+        momentum: Float in [0, 1), of the SGD phase; None (default): beta_1.
+        nesterov: Boolean: Nesterov momentum in the SGD phase. Default False.
+        sgd_scale: What rho is. `"projection"` (default): the moving average of
+            gamma = p.p / -p.g, with p the adaptive step at unit learning rate
+            (SWATS). `"norm"`: of |p| / |m| (learning-rate grafting). A
+            positive float: rho itself. A variable without an estimate of its
+            own (its gradient was always zero) takes the whole model's.
+        sgd_learning_rate: None (default), or the SGD learning rate in the
+            convention of keras.optimizers.SGD(momentum=...), in place of
+            `sgd_scale`. A float a: a at the switch, following `learning_rate`
+            in proportion from there (rho = a / ((1 - momentum) *
+            learning_rate)). A LearningRateSchedule: counted in updates from
+            the switch, whatever `learning_rate` does.
+        carry_momentum: Boolean: the SGD phase goes on with m (default), or
+            starts it from zero (False).
+        trigger: None (default) or a step trigger (`keras_hybrid.triggers`)
+            that runs inside the compiled update. Epoch triggers go to
+            `SwitchCallback`.
+        transition: A transition (`keras_hybrid.transitions`); None (default)
+            is `Hard()`.
+        scope: Who switches together: `"model"` (default), `"layer"` (variables
+            whose paths share all but the last name) or `"variable"`.
+        scale_scope: How finely rho is estimated: `"variable"` (default),
+            `"layer"` or `"model"`.
+        cooldown: None (default) or a `transitions.Cooldown`: a factor on the
+            learning rate that falls from the switch on.
+        jit_compile: `"auto"` (default): on the TensorFlow backend the update
+            is one XLA-compiled function, unless XLA surrounds it already or a
+            tf.distribute strategy is active. False: never. True: as "auto",
+            but an error under a strategy or on another backend.
+        **kwargs: Keras' base arguments: `name`, `weight_decay` (decoupled, as
+            in AdamW: learning_rate * weight_decay * w in both phases),
+            `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`,
+            `ema_momentum`, `ema_overwrite_frequency`, `loss_scale_factor`,
+            `gradient_accumulation_steps`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range or choices, or two
+            arguments exclude each other.
+
+    Slots: two a weight, as Adam has (three with `amsgrad`). After the switch
+    the second moment is neither read nor written.
+
+    Example:
+
+    >>> import keras, keras_hybrid
+    >>> optimizer = keras_hybrid.HybridOptimizer(
+    ...     learning_rate=1e-3, trigger=keras_hybrid.triggers.AtStep(2)
+    ... )
+    >>> w = keras.Variable([1.0, -2.0])
+    >>> for _ in range(3):
+    ...     optimizer.apply([2 * w], [w])
+    >>> optimizer.has_switched, optimizer.switch_step
+    (True, 2)
+
+    References: Adam (Kingma & Ba 2014, arXiv:1412.6980, algorithm 1; epsilon
+    as in section 2's last line), AMSGrad (Reddi et al. 2018), SWATS (Keskar &
+    Socher 2017, arXiv:1712.07628, algorithm 1), grafting (Agarwal et al. 2020,
+    arXiv:2002.11803). The learning rate is outside the momentum.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        amsgrad: bool = False,
+        momentum: float | None = None,
+        nesterov: bool = False,
+        sgd_scale: str | float = "projection",
+        sgd_learning_rate: Any = None,
+        carry_momentum: bool = True,
+        trigger: StepTrigger | None = None,
+        transition: Transition | None = None,
+        scope: str = "model",
+        scale_scope: str = "variable",
+        cooldown: Cooldown | None = None,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
+        if not callable(learning_rate):
+            learning_rate = checks.number("learning_rate", learning_rate, low=0)
+        _check_base_arguments(kwargs)
+        super().__init__(learning_rate=learning_rate, **kwargs)
+        self.beta_1 = checks.number("beta_1", beta_1, low=0, below=1)
+        self.beta_2 = checks.number("beta_2", beta_2, low=0, below=1)
+        self.epsilon = checks.number("epsilon", epsilon, above=0)
+        self.amsgrad = checks.boolean("amsgrad", amsgrad)
+        self.momentum = (
+            None
+            if momentum is None
+            else checks.number("momentum", momentum, low=0, below=1)
+        )
+        self.nesterov = checks.boolean("nesterov", nesterov)
+        self.sgd_scale = (
+            checks.choice("sgd_scale", sgd_scale, _SCALE_NEEDS)
+            if isinstance(sgd_scale, str)
+            else checks.number("sgd_scale", sgd_scale, above=0)
+        )
+        self.sgd_learning_rate = _sgd_learning_rate(sgd_learning_rate)
+        if sgd_learning_rate is not None and sgd_scale != "projection":
+            raise ValueError(
+                "Only one of `sgd_scale` and `sgd_learning_rate` can be set. "
+                f"Received: sgd_scale={sgd_scale!r}, "
+                f"sgd_learning_rate={sgd_learning_rate!r}"
+            )
+        self.carry_momentum = checks.boolean("carry_momentum", carry_momentum)
+        self.trigger = _instance_or_none(
+            "trigger",
+            trigger,
+            StepTrigger,
+            "a step trigger (AtStep, ProjectionConverged, "
+            "GradientSignalToNoise); epoch triggers go to SwitchCallback",
+        )
+        self.transition = _instance_or_none(
+            "transition", transition, Transition, "Hard(...) or Blend(...)"
+        ) or Hard()
+        self.scope = checks.choice("scope", scope, SCOPES)
+        self.scale_scope = checks.choice("scale_scope", scale_scope, SCOPES)
+        self.cooldown = _instance_or_none(
+            "cooldown", cooldown, Cooldown, "Cooldown(...)"
+        )
+        self.jit_compile = checks.choice(
+            "jit_compile", jit_compile, (True, False, "auto")
+        )
+        if jit_compile is True and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "`jit_compile` can only be True on the TensorFlow backend "
+                "(JAX compiles the whole training step itself). Received: "
+                f"jit_compile=True, backend={keras.backend.backend()!r}"
+            )
+        if self._starts_switched and self._estimated:
+            raise ValueError(
+                "`trigger` fires before the first update, so there is no "
+                "adaptive step to estimate the SGD learning rate from: give "
+                "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
+                f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
+            )
+        self._training_steps_known = False
+        self._rebindable = False
+        # Outside Keras' and TensorFlow's tracking.
+        self._compiled = types.SimpleNamespace(steps={})
+
+    # ---- Construction -------------------------------------------------------
+
+    @property
+    def _starts_switched(self) -> bool:
+        return self.trigger is not None and self.trigger.fires_at_start
+
+    @property
+    def _estimated(self) -> bool:
+        """Whether rho comes from the adaptive steps."""
+        return self.sgd_learning_rate is None and isinstance(
+            self.sgd_scale, str
+        )
+
+    @property
+    def _sgd_momentum(self) -> float:
+        return self.beta_1 if self.momentum is None else self.momentum
+
+    def build(self, variables: Sequence[Any]) -> None:
+        """Creates all state for the model's trainable variables.
+
+        Args:
+            variables: The variables to train, in a fixed order.
+
+        Raises:
+            ValueError: If `jit_compile=True` under a tf.distribute strategy.
+        """
+        if self.built:
+            return
+        if self.jit_compile is True and _strategy_is_active():
+            raise ValueError(
+                "`jit_compile` must be 'auto' or False under a tf.distribute "
+                "strategy, which cannot run inside XLA. Received: "
+                "jit_compile=True"
+            )
+        super().build(variables)
+        self._build_groups(variables)
+        self._first_moments, self._second_moments = (
+            self.add_optimizer_variables(
+                variables, ["first_moment", "second_moment"]
+            )
+        )
+        self._second_moments_max = (
+            self.add_optimizer_variables(variables, "second_moment_max")
+            if self.amsgrad
+            else [None] * len(variables)
+        )
+        wide = any(
+            keras.backend.standardize_dtype(v.dtype) == "float64"
+            for v in variables
+        )
+        self._state_dtype = "float64" if wide else "float32"
+        self._add_state(len(variables))
+        # Of Keras' own tracking only: TensorFlow's checkpoints follow lists.
+        self._compiled.steps.clear()
+
+    def _build_groups(self, variables: Sequence[Any]) -> None:
+        """Assigns each variable its decision group and its scale group."""
+        self._group_names, self._group_of = _groups(variables, self.scope)
+        names, self._scale_group_of = _groups(variables, self.scale_scope)
+        self._scale_groups = len(names)
+
+    def _add_state(self, variable_count: int) -> None:
+        """Adds the small vectors, in a fixed order."""
+        groups = len(self._group_names)
+        starts = self._starts_switched
+        start_weight = 0.0
+        if starts:
+            start_weight = float(self.transition.weight(np.zeros(())))
+        start_scale = 0.0
+        if starts and self.sgd_learning_rate is None:
+            start_scale = float(self.sgd_scale)
+        # The update that SGD made first, -1 before the switch.
+        self._switch_steps = self._vector(
+            "switch_step", groups, 0 if starts else -1, dtype="int"
+        )
+        # SGD's weight in the next update.
+        self._weights = self._vector("sgd_weight", groups, start_weight)
+        # Updates of the second moment, for its bias correction.
+        self._adaptive_steps = self._vector("adaptive_steps", groups, 0)
+        # rho, one a variable, fixed at the switch; 0 before.
+        self._scales = self._vector("sgd_scale", variable_count, start_scale)
+        # The moving average of gamma (or of |p| / |m|) and its updates, one a
+        # scale group and one for the model.
+        self._scale_averages = self._vector(
+            "scale_average", self._scale_groups + 1, 0
+        )
+        self._scale_steps = self._vector(
+            "scale_steps", self._scale_groups + 1, 0
+        )
+        self._last_scales = self._vector(
+            "last_scale", self._scale_groups + 1, 0
+        )
+        self._training_steps = self._vector(
+            "training_steps", None, -1, dtype="int"
+        )
+        self._epoch_state = self._vector(
+            "epoch_trigger_state", EPOCH_STATE_SIZE, 0, dtype="float32"
+        )
+        initial = [] if self.trigger is None else self.trigger.init(groups)
+        self._trigger_state = [
+            self._vector(f"trigger_state_{i}", groups, float(value[0]))
+            for i, value in enumerate(initial)
+        ]
+
+    def _vector(
+        self, name: str, size: int | None, value: float, dtype: str = ""
+    ) -> Any:
+        return self.add_variable(
+            shape=() if size is None else (size,),
+            initializer=keras.initializers.Constant(value),
+            dtype=dtype or self._state_dtype,
+            aggregation="only_first_replica",
+            name=name,
+        )
+
+    # ---- The update ---------------------------------------------------------
+
+    def _clip_gradients(self, grads: Sequence[Tensor]) -> list[Tensor]:
+        """Clips; gradients of embeddings are summed over duplicates first.
+
+        Keras' Adam squares each duplicate index alone; the dense gradient is
+        the gradient.
+        """
+        return super()._clip_gradients([_dense(g) for g in grads])
+
+    def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
+        """Nothing: the update itself decays, with the cool-down's factor."""
+
+    def _backend_update_step(
+        self,
+        grads: Sequence[Tensor],
+        trainable_variables: Sequence[Any],
+        learning_rate: Any,
+    ) -> None:
+        """Updates all variables: compiled, dispatched or plain (see class)."""
+        if (
+            self.cooldown is not None
+            and self.cooldown.steps is None
+            and not self._training_steps_known
+        ):
+            raise ValueError(
+                "`Cooldown(steps=None)` lasts until the end of the training, "
+                "whose length is not known: give `fit` a `SwitchCallback`, set "
+                "`optimizer.training_steps`, or pass `Cooldown(steps=...)`. "
+                "Received: steps=None"
+            )
+        variables = list(trainable_variables)
+        indices = tuple(self._get_variable_index(v) for v in variables)
+        rate = ops.cast(
+            ops.convert_to_tensor(learning_rate), self._state_dtype
+        )
+        step = ops.cast(self.iterations, self._switch_steps.dtype)
+        if keras.backend.backend() != "tensorflow":
+            self._update(variables, indices, "mixed", grads, rate, step)
+        elif _strategy_is_active():
+            self._distributed_update(variables, indices, grads, rate, step)
+        elif _inside_xla():
+            self._update(variables, indices, "mixed", grads, rate, step)
+        else:
+            self._dispatch(variables, indices, list(grads), rate, step)
+
+    def _dispatch(
+        self,
+        variables: list[Any],
+        indices: tuple[int, ...],
+        grads: list[Tensor],
+        rate: Tensor,
+        step: Tensor,
+    ) -> None:
+        """Runs only the phase that applies, each compiled on its own.
+
+        A `cond` inside XLA computes both branches; this one stays outside.
+        """
+        import tensorflow as tf
+
+        if indices not in self._compiled.steps:
+            jit = self.jit_compile is not False
+            self._compiled.steps[indices] = {
+                phase: tf.function(
+                    functools.partial(
+                        self._update, variables, indices, phase
+                    ),
+                    jit_compile=jit,
+                    autograph=False,
+                )
+                for phase in ("adaptive", "mixed", "sgd")
+            }
+        phases = self._compiled.steps[indices]
+
+        def run(phase: str) -> Callable[[], Tensor]:
+            def branch() -> Tensor:
+                phases[phase](grads, rate, step)
+                return tf.constant(0)
+
+            return branch
+
+        weights = self._weights.value
+        tf.cond(
+            tf.reduce_min(weights) >= 1,
+            run("sgd"),
+            lambda: tf.cond(
+                tf.reduce_max(self._switch_steps.value) < 0,
+                run("adaptive"),
+                run("mixed"),
+            ),
+        )
+
+    def _update(
+        self,
+        variables: Sequence[Any],
+        indices: Sequence[int],
+        phase: str,
+        grads: Sequence[Tensor],
+        rate: Tensor,
+        step: Tensor,
+    ) -> None:
+        """The whole update, of one phase or (`"mixed"`) of any."""
+        plan = self._plan(rate, step)
+        sums: list[dict[str, Tensor]] = []
+        for variable, index, grad in zip(
+            variables, indices, grads, strict=True
+        ):
+            settings = self._settings(plan, index, variable)
+            sums.append(
+                self._update_variable(variable, grad, index, phase, settings)
+            )
+        if phase != "sgd":
+            self._advance(plan, indices, sums)
+        self._keep_scales(plan)
+
+    def _update_variable(
+        self,
+        variable: Any,
+        grad: Tensor,
+        index: int,
+        phase: str,
+        settings: rules.Settings,
+    ) -> dict[str, Tensor]:
+        """Updates one variable and its slots; returns its statistics."""
+        w = ops.convert_to_tensor(variable)
+        g = ops.cast(grad, w.dtype)
+        m_slot = self._first_moments[index]
+        m = ops.convert_to_tensor(m_slot)
+        if phase == "sgd":
+            delta, m = rules.sgd_update(
+                w, g, m, settings, nesterov=self.nesterov
+            )
+            self.assign(m_slot, m)
+            self.assign_sub(variable, delta)
+            return {}
+        v_slot = self._second_moments[index]
+        max_slot = self._second_moments_max[index]
+        v = ops.convert_to_tensor(v_slot)
+        v_max = None if max_slot is None else ops.convert_to_tensor(max_slot)
+        constants = {"beta_2": self.beta_2, "epsilon": self.epsilon}
+        if phase == "adaptive":
+            delta, m, v, v_max, p = rules.adaptive_update(
+                w, g, m, v, v_max, settings, **constants
+            )
+        else:
+            delta, m, v, v_max, p = rules.mixed_update(
+                w,
+                g,
+                m,
+                v,
+                v_max,
+                settings,
+                self.transition.mix,
+                nesterov=self.nesterov,
+                **constants,
+            )
+        self.assign(m_slot, m)
+        self.assign(v_slot, v)
+        if max_slot is not None:
+            self.assign(max_slot, v_max)
+        self.assign_sub(variable, delta)
+        return self._statistics(p, g, m, v)
+
+    @property
+    def _needs(self) -> set[str]:
+        """Names of the sums over weights that something reads."""
+        needs = set() if self.trigger is None else set(self.trigger.needs)
+        if self._estimated:
+            needs |= _SCALE_NEEDS[self.sgd_scale]
+        return needs
+
+    def _statistics(
+        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor
+    ) -> dict[str, Tensor]:
+        """Returns the needed sums over the weights of one variable."""
+        p, g, m, v = (ops.cast(x, self._state_dtype) for x in (p, g, m, v))
+        formulas = {
+            "step_square": lambda: ops.sum(ops.square(p)),
+            "step_descent": lambda: ops.sum(p * g),
+            "moment_square": lambda: ops.sum(ops.square(m)),
+            "second_moment": lambda: ops.sum(v),
+        }
+        return {name: formulas[name]() for name in sorted(self._needs)}
+
+    def _plan(self, rate: Tensor, step: Tensor) -> dict[str, Tensor]:
+        """What the update needs, one entry a group (or a variable)."""
+        dtype = self._state_dtype
+        switch_steps = ops.convert_to_tensor(self._switch_steps)
+        switched = switch_steps >= 0
+        position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
+        factor = ops.ones_like(position)
+        if self.cooldown is not None:
+            remaining = ops.cast(self._training_steps, dtype) - ops.cast(
+                switch_steps, dtype
+            )
+            factor = ops.where(
+                switched, self.cooldown.factor(position, remaining), factor
+            )
+        scales = ops.convert_to_tensor(self._scales)
+        momentum = self._sgd_momentum
+        if isinstance(self.sgd_learning_rate, float):
+            # Fixed in the first update after the switch whose rate is not 0.
+            unset = ops.logical_and(
+                self._by_variable(switched), ops.logical_and(scales == 0, rate > 0)
+            )
+            target = self.sgd_learning_rate / (1 - momentum)
+            scales = ops.where(
+                unset, target / ops.where(rate > 0, rate, 1), scales
+            )
+        sgd_steps = rate * scales
+        if callable(self.sgd_learning_rate):
+            scheduled = _per_entry(self.sgd_learning_rate, position)
+            sgd_steps = self._by_variable(scheduled / (1 - momentum))
+        weights = ops.convert_to_tensor(self._weights)
+        beta_1 = _constant(self.beta_1, dtype)
+        updates = ops.cast(step, dtype) + 1
+        adaptive_steps = ops.convert_to_tensor(self._adaptive_steps)
+        kept = ops.ones_like(position)
+        if not self.carry_momentum:
+            kept = ops.where(
+                ops.logical_and(switched, position == 0), 0 * kept, kept
+            )
+        return {
+            "step": step,
+            "rate": rate,
+            "switch_steps": switch_steps,
+            "factor": factor,
+            "scales": scales,
+            "sgd_steps": sgd_steps * self._by_variable(factor),
+            "weights": weights,
+            "beta": beta_1 + weights * (momentum - beta_1),
+            "kept": kept,
+            "correction_1": 1 - ops.power(beta_1, updates),
+            "correction_2": 1
+            - ops.power(_constant(self.beta_2, dtype), adaptive_steps + 1),
+        }
+
+    def _by_variable(self, groups: Tensor) -> Tensor:
+        """Spreads one entry a decision group to one a variable."""
+        return ops.take(groups, np.array(self._group_of, "int32"), axis=0)
+
+    def _settings(
+        self, plan: dict[str, Tensor], index: int, variable: Any
+    ) -> rules.Settings:
+        """Picks one variable's scalars from the plan, in its dtype."""
+        group = self._group_of[index]
+
+        def pick(name: str, entry: int) -> Tensor:
+            return ops.cast(plan[name][entry], variable.dtype)
+
+        decay = None
+        if self.weight_decay is not None and self._use_weight_decay(variable):
+            decay = _constant(self.weight_decay, variable.dtype)
+        return rules.Settings(
+            learning_rate=ops.cast(
+                plan["rate"] * plan["factor"][group], variable.dtype
+            ),
+            sgd_step=pick("sgd_steps", index),
+            weight=pick("weights", group),
+            beta=pick("beta", group),
+            momentum_kept=pick("kept", group),
+            correction_1=ops.cast(plan["correction_1"], variable.dtype),
+            correction_2=pick("correction_2", group),
+            decay=decay,
+        )
+
+    # ---- State after the update ---------------------------------------------
+
+    def _keep_scales(self, plan: dict[str, Tensor]) -> None:
+        if isinstance(self.sgd_learning_rate, float):
+            self.assign(self._scales, plan["scales"])
+
+    def _advance(
+        self,
+        plan: dict[str, Tensor],
+        indices: Sequence[int],
+        sums: list[dict[str, Tensor]],
+    ) -> None:
+        """Averages the statistics, asks the trigger, sets the next weights."""
+        dtype = self._state_dtype
+        step, switch_steps = plan["step"], plan["switch_steps"]
+        waiting = switch_steps < 0
+        averages, scale_steps = self._averaged(plan, indices, sums, waiting)
+        if self.trigger is not None:
+            fires = self._ask_trigger(plan, indices, sums)
+            estimate, exists = self._estimate(averages, scale_steps)
+            fires = ops.logical_and(
+                ops.logical_and(fires, waiting), self._all_by_group(exists)
+            )
+            switch_steps = ops.where(fires, step + 1, switch_steps)
+            if self.sgd_learning_rate is None:
+                fixed = ops.where(
+                    self._by_variable(fires), estimate, plan["scales"]
+                )
+                self.assign(self._scales, fixed)
+            self.assign(self._switch_steps, switch_steps)
+        switched = switch_steps >= 0
+        position = ops.cast(
+            ops.where(switched, step + 1 - switch_steps, 0), dtype
+        )
+        weights = ops.where(switched, self.transition.weight(position), 0)
+        adaptive = ops.cast(plan["weights"] < 1, dtype)
+        self.assign_add(self._adaptive_steps, adaptive)
+        self.assign(self._weights, ops.cast(weights, dtype))
+
+    def _averaged(
+        self,
+        plan: dict[str, Tensor],
+        indices: Sequence[int],
+        sums: list[dict[str, Tensor]],
+        waiting: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """Advances the moving averages behind rho, returns them."""
+        averages = ops.convert_to_tensor(self._scale_averages)
+        scale_steps = ops.convert_to_tensor(self._scale_steps)
+        if not self._estimated:
+            return averages, scale_steps
+        dtype = self._state_dtype
+        active = ops.cast(waiting, dtype)
+        # Variables that have switched no longer count.
+        masked = [
+            {name: s * active[self._group_of[i]] for name, s in row.items()}
+            for i, row in zip(indices, sums, strict=True)
+        ]
+        of = [self._scale_group_of[i] for i in indices]
+        names = sorted(_SCALE_NEEDS[self.sgd_scale])
+        total = {
+            name: ops.stack(
+                [
+                    *_group_sums(masked, of, self._scale_groups, name, dtype),
+                    sum(row[name] for row in masked),
+                ]
+            )
+            for name in names
+        }
+        if self.sgd_scale == "projection":
+            value = rules.projection(
+                total["step_square"], total["step_descent"]
+            )
+            exists = total["step_descent"] != 0
+        else:
+            value = rules.norm_ratio(
+                total["step_square"], total["moment_square"]
+            )
+            exists = total["moment_square"] > 0
+        averages = ops.where(
+            exists,
+            rules.moving_average(averages, value, self.beta_2),
+            averages,
+        )
+        present = self._scale_group_presence(active)
+        scale_steps = scale_steps + present
+        self.assign(self._scale_averages, averages)
+        self.assign(self._scale_steps, scale_steps)
+        self.assign(
+            self._last_scales,
+            ops.where(exists, value, ops.convert_to_tensor(self._last_scales)),
+        )
+        return averages, scale_steps
+
+    def _scale_group_presence(self, active: Tensor) -> Tensor:
+        """Returns 1 for scale groups with a variable still adaptive, else 0;
+        the last entry is the model.
+        """
+        members: list[set[int]] = [set() for _ in range(self._scale_groups)]
+        for group, scale_group in zip(
+            self._group_of, self._scale_group_of, strict=True
+        ):
+            members[scale_group].add(group)
+        present = [
+            functools.reduce(ops.maximum, [active[g] for g in sorted(groups)])
+            for groups in members
+        ]
+        return ops.stack([*present, ops.max(active)])
+
+    def _ask_trigger(
+        self,
+        plan: dict[str, Tensor],
+        indices: Sequence[int],
+        sums: list[dict[str, Tensor]],
+    ) -> Tensor:
+        """Updates the trigger's state, returns which groups it fires for."""
+        of = [self._group_of[i] for i in indices]
+        groups = len(self._group_names)
+        signals = Signals(
+            step=plan["step"],
+            learning_rate=plan["rate"],
+            correction_1=plan["correction_1"],
+            correction_2=plan["correction_2"],
+            beta_1=self.beta_1,
+            beta_2=self.beta_2,
+            **{
+                name: ops.stack(
+                    _group_sums(sums, of, groups, name, self._state_dtype)
+                )
+                for name in sorted(self.trigger.needs)
+            },
+        )
+        state = [ops.convert_to_tensor(s) for s in self._trigger_state]
+        fires, new_state = self.trigger.update(state, signals)
+        for slot, value in zip(self._trigger_state, new_state, strict=True):
+            self.assign(slot, value)
+        return fires
+
+    def _estimate(
+        self, averages: Tensor, scale_steps: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns rho for each variable, and whether there is an estimate."""
+        dtype = self._state_dtype
+        count = len(self._group_of)
+        if not self._estimated:
+            scale = 0.0 if self.sgd_learning_rate is not None else self.sgd_scale
+            return ops.full((count,), scale, dtype), ops.ones((count,), "bool")
+        correction = 1 - ops.power(
+            _constant(self.beta_2, dtype), ops.maximum(scale_steps, 1)
+        )
+        rho = averages / correction
+        valid = ops.logical_and(rho > 0, ops.isfinite(rho))
+        rho = ops.where(valid, rho, rho[-1])
+        valid = ops.logical_or(valid, valid[-1])
+        of = np.array(self._scale_group_of, "int32")
+        return ops.take(rho, of, axis=0), ops.take(valid, of, axis=0)
+
+    def _all_by_group(self, exists: Tensor) -> Tensor:
+        """Returns for each decision group whether all its variables do."""
+        members: list[list[Tensor]] = [[] for _ in self._group_names]
+        for index, group in enumerate(self._group_of):
+            members[group].append(exists[index])
+        return ops.stack([ops.all(ops.stack(m)) for m in members])
+
+    # ---- tf.distribute ------------------------------------------------------
+
+    def _distributed_update(
+        self,
+        variables: list[Any],
+        indices: tuple[int, ...],
+        grads: Sequence[Tensor],
+        rate: Tensor,
+        step: Tensor,
+    ) -> None:
+        """The plain path under a tf.distribute strategy.
+
+        As Keras' own: gradients are summed over the replicas, then every
+        variable is updated where it lives; the small vectors follow from the
+        first replica's sums, which are all equal.
+        """
+        import tensorflow as tf
+
+        values = [
+            v.value if isinstance(v, keras.Variable) else v for v in variables
+        ]
+        pairs = self._all_reduce_sum_gradients(
+            list(zip(grads, values, strict=True))
+        )
+
+        def update(strategy: Any, pairs: Any, rate: Tensor, step: Tensor) -> None:
+            plan = self._plan(rate, step)
+            sums = []
+            for (grad, variable), index in zip(pairs, indices, strict=True):
+                settings = self._settings(plan, index, variable)
+
+                def one(
+                    var: Any,
+                    g: Tensor,
+                    index: int = index,
+                    settings: rules.Settings = settings,
+                ) -> dict[str, Tensor]:
+                    return self._update_variable(
+                        var, g, index, "mixed", settings
+                    )
+
+                parts = strategy.extended.update(
+                    variable, one, args=(grad,), group=False
+                )
+                sums.append(
+                    {
+                        name: strategy.experimental_local_results(part)[0]
+                        for name, part in parts.items()
+                    }
+                )
+            self._advance(plan, indices, sums)
+            self._keep_scales(plan)
+
+        tf.__internal__.distribute.interim.maybe_merge_call(
+            update, self._distribution_strategy, pairs, rate, step
+        )
+
+    # ---- What the user asks and reads ---------------------------------------
+
+    def _check_built(self, what: str) -> None:
+        if not self.built:
+            raise ValueError(
+                f"`{what}` needs a built optimizer: call it after the first "
+                "update, or call `optimizer.build(model.trainable_variables)`. "
+                f"Received: built={self.built}"
+            )
+
+    def switch(self) -> None:
+        """Starts the transition with the next update, for every group.
+
+        Groups that have switched already stay as they are. Works between the
+        batches of `fit` and causes no retrace.
+
+        Raises:
+            ValueError: If the optimizer is not built, or rho is to be
+                estimated and no update has given an estimate yet.
+        """
+        self._check_built("switch()")
+        steps = ops.convert_to_numpy(self._switch_steps)
+        waiting = steps < 0
+        estimate, exists = self._estimate(
+            ops.convert_to_tensor(self._scale_averages),
+            ops.convert_to_tensor(self._scale_steps),
+        )
+        newly = waiting[self._group_of]
+        if not ops.convert_to_numpy(exists)[newly].all():
+            raise ValueError(
+                "`switch()` needs an estimate of the SGD learning rate, and no "
+                "update has given one yet: switch after some adaptive updates, "
+                "or give `sgd_learning_rate`. Received: "
+                f"iterations={int(self.iterations)}"
+            )
+        scales = ops.convert_to_numpy(self._scales)
+        if self.sgd_learning_rate is None:
+            estimate = ops.convert_to_numpy(estimate)
+            self._scales.assign(np.where(newly, estimate, scales))
+        self._switch_steps.assign(
+            np.where(waiting, int(self.iterations), steps)
+        )
+        start = float(self.transition.weight(np.zeros((), self._state_dtype)))
+        weights = ops.convert_to_numpy(self._weights)
+        self._weights.assign(np.where(waiting, start, weights))
+
+    def revert(self) -> None:
+        """Goes back to the adaptive phase with the next update.
+
+        The second moment and the moving averages of rho continue from where
+        the switch left them; triggers start anew.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
+        self._check_built("revert()")
+        for variable, value in (
+            (self._switch_steps, -1),
+            (self._weights, 0),
+            (self._scales, 0),
+            (self._epoch_state, 0),
+        ):
+            variable.assign(np.full(variable.shape, value))
+        groups = len(self._group_names)
+        initial = [] if self.trigger is None else self.trigger.init(groups)
+        for variable, value in zip(self._trigger_state, initial, strict=True):
+            variable.assign(value)
+
+    @property
+    def has_switched(self) -> bool:
+        """Whether every group has switched (read-only)."""
+        return self.switch_step is not None
+
+    @property
+    def switch_step(self) -> int | None:
+        """The first update that SGD makes, of the last group to switch.
+
+        None until every group has switched. Updates count from 0.
+        """
+        if not self.built:
+            return None
+        steps = ops.convert_to_numpy(self._switch_steps)
+        return int(steps.max()) if steps.min() >= 0 else None
+
+    @property
+    def switch_steps(self) -> dict[str, int | None]:
+        """`switch_step` of each group by its name, None where it waits."""
+        if not self.built:
+            return {}
+        steps = ops.convert_to_numpy(self._switch_steps).tolist()
+        return {
+            name: None if step < 0 else step
+            for name, step in zip(self._group_names, steps, strict=True)
+        }
+
+    @property
+    def sgd_fraction(self) -> float:
+        """SGD's weight in the next update, averaged over the groups."""
+        if not self.built:
+            return 0.0
+        return float(ops.convert_to_numpy(self._weights).mean())
+
+    @property
+    def sgd_learning_rate_equivalent(self) -> float | None:
+        """The SGD phase's learning rate as keras.optimizers.SGD counts it.
+
+        learning_rate * cool-down * (1 - momentum) * rho, averaged over the
+        weights of the model; before the switch with the estimate so far. None
+        where there is no estimate yet.
+        """
+        if not self.built:
+            return None
+        step = ops.cast(self.iterations, self._switch_steps.dtype)
+        rate = ops.cast(
+            ops.convert_to_tensor(self.learning_rate), self._state_dtype
+        )
+        plan = self._plan(rate, step)
+        sgd_steps = ops.convert_to_numpy(plan["sgd_steps"])
+        if self.sgd_learning_rate is None:
+            estimate, exists = self._estimate(
+                ops.convert_to_tensor(self._scale_averages),
+                ops.convert_to_tensor(self._scale_steps),
+            )
+            waiting = ops.convert_to_numpy(plan["scales"]) == 0
+            if not ops.convert_to_numpy(exists)[waiting].all():
+                return None
+            guess = ops.convert_to_numpy(rate * estimate)
+            sgd_steps = np.where(waiting, guess, sgd_steps)
+        elif isinstance(self.sgd_learning_rate, float):
+            waiting = ops.convert_to_numpy(plan["scales"]) == 0
+            target = self.sgd_learning_rate / (1 - self._sgd_momentum)
+            sgd_steps = np.where(waiting, target, sgd_steps)
+        sizes = [int(np.prod(v.shape)) for v in self._trainable_variables]
+        return float(
+            np.average(sgd_steps, weights=sizes) * (1 - self._sgd_momentum)
+        )
+
+    @property
+    def cooldown_factor(self) -> float:
+        """The cool-down's factor in the next update, over the groups' mean."""
+        if not self.built:
+            return 1.0
+        step = ops.cast(self.iterations, self._switch_steps.dtype)
+        plan = self._plan(_constant(1.0, self._state_dtype), step)
+        return float(ops.convert_to_numpy(plan["factor"]).mean())
+
+    @property
+    def training_steps(self) -> int | None:
+        """The number of updates of the whole training, None if not known.
+
+        `Cooldown(steps=None)` ends there. `SwitchCallback` sets it when `fit`
+        starts; set it yourself in a loop of your own.
+        """
+        if not self.built:
+            return None
+        steps = int(ops.convert_to_numpy(self._training_steps))
+        return None if steps < 0 else steps
+
+    @training_steps.setter
+    def training_steps(self, steps: int) -> None:
+        steps = checks.integer("training_steps", steps, low=1)
+        self._check_built("training_steps")
+        self._training_steps.assign(steps)
+        self._training_steps_known = True
+
+    # ---- Saving -------------------------------------------------------------
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, serialized."""
+        config = super().get_config()
+        config.update(
+            {
+                name: getattr(self, name)
+                for name in (
+                    "beta_1",
+                    "beta_2",
+                    "epsilon",
+                    "amsgrad",
+                    "momentum",
+                    "nesterov",
+                    "sgd_scale",
+                    "carry_momentum",
+                    "scope",
+                    "scale_scope",
+                    "jit_compile",
+                )
+            }
+        )
+        for name in ("sgd_learning_rate", *_PARTS):
+            config[name] = keras.saving.serialize_keras_object(
+                getattr(self, name)
+            )
+        return config
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> HybridOptimizer:
+        """Makes the optimizer that `get_config` described, without state."""
+        config = dict(config)
+        for name in ("learning_rate", "sgd_learning_rate", *_PARTS):
+            if isinstance(config.get(name), dict):
+                config[name] = keras.saving.deserialize_keras_object(
+                    config[name], custom_objects=custom_objects
+                )
+        return cls(**config)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles and deep-copies with all state.
+
+        Keras' own way drops the state of an optimizer without its model.
+        """
+        config = keras.saving.serialize_keras_object(self)
+        if not self.built:
+            return _unpickled, (config, None, None)
+        shapes = [
+            (v.path, tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
+            for v in self._trainable_variables
+        ]
+        values = [ops.convert_to_numpy(v) for v in self.variables]
+        return _unpickled, (config, shapes, values)
+
+    def _check_variables_are_known(self, variables: Sequence[Any]) -> None:
+        """Binds an unpickled optimizer to the first fitting variables."""
+        if self._rebindable:
+            self._rebindable = False
+            expected = [tuple(v.shape) for v in self._trainable_variables]
+            if [tuple(v.shape) for v in variables] != expected:
+                raise ValueError(
+                    "This optimizer was unpickled or copied with the state of "
+                    f"variables of shapes {expected}. Received: shapes="
+                    f"{[tuple(v.shape) for v in variables]}"
+                )
+            self._trainable_variables_indices = {
+                self._var_key(v): i for i, v in enumerate(variables)
+            }
+            self._trainable_variables = list(variables)
+            self._compiled.steps.clear()
+        super()._check_variables_are_known(variables)
+
+
+_PARTS = ("trigger", "transition", "cooldown")
+
+
+def _unpickled(config: Any, shapes: Any, values: Any) -> HybridOptimizer:
+    optimizer = keras.saving.deserialize_keras_object(config)
+    if shapes is not None:
+        stand_ins = []
+        for path, shape, dtype in shapes:
+            stand_in = keras.Variable(
+                initializer="zeros", shape=shape, dtype=dtype
+            )
+            stand_in._path = path
+            stand_ins.append(stand_in)
+        optimizer.build(stand_ins)
+        for variable, value in zip(optimizer.variables, values, strict=True):
+            variable.assign(value)
+        optimizer._rebindable = True
+    return optimizer
+
+
+def _groups(
+    variables: Sequence[Any], scope: str
+) -> tuple[list[str], list[int]]:
+    """Returns the groups' names and each variable's group."""
+    if scope == "model":
+        return ["model"], [0] * len(variables)
+    paths = [str(getattr(v, "path", v.name)) for v in variables]
+    if scope == "variable":
+        names = [
+            path if paths.count(path) == 1 else f"{path}:{i}"
+            for i, path in enumerate(paths)
+        ]
+        return names, list(range(len(variables)))
+    keys = [path.rpartition("/")[0] or path for path in paths]
+    names = list(dict.fromkeys(keys))
+    return names, [names.index(key) for key in keys]
+
+
+def _group_sums(
+    rows: list[dict[str, Tensor]],
+    of: Sequence[int],
+    groups: int,
+    name: str,
+    dtype: str,
+) -> list[Tensor]:
+    """Sums the statistic `name` over the rows of each group."""
+    zero = ops.zeros((), dtype)
+    return [
+        sum((row[name] for row, g in zip(rows, of, strict=True) if g == i), zero)
+        for i in range(groups)
+    ]
+
+
+def _constant(value: float, dtype: Any) -> Tensor:
+    """A tensor of `value`; a cast would go through float32."""
+    return ops.convert_to_tensor(value, dtype=dtype)
+
+
+def _per_entry(schedule: Any, positions: Tensor) -> Tensor:
+    """Calls a schedule for each entry: some take only scalars."""
+    return ops.stack(
+        [
+            ops.cast(schedule(positions[i]), positions.dtype)
+            for i in range(positions.shape[0])
+        ]
+    )
+
+
+def _dense(grad: Any) -> Any:
+    """Sums IndexedSlices over duplicate indices; other tensors pass."""
+    if type(grad).__name__ == "IndexedSlices":
+        return ops.convert_to_tensor(grad, sparse=False)
+    return grad
+
+
+def _strategy_is_active() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return bool(tf.distribute.has_strategy())
+
+
+def _inside_xla() -> bool:
+    import tensorflow as tf
+    from tensorflow.python.ops import control_flow_util
+
+    return not tf.executing_eagerly() and bool(
+        control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    )
+
+
+def _instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(
+            f"`{name}` must be None or {allowed}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def _sgd_learning_rate(value: Any) -> Any:
+    if value is None or isinstance(
+        value, keras.optimizers.schedules.LearningRateSchedule
+    ):
+        return value
+    return checks.number("sgd_learning_rate", value, above=0)
+
+
+def _check_base_arguments(kwargs: dict[str, Any]) -> None:
+    """Checks what Keras' base optimizer takes silently."""
+    known = {
+        "weight_decay": {"low": 0},
+        "clipnorm": {"above": 0},
+        "clipvalue": {"above": 0},
+        "global_clipnorm": {"above": 0},
+        "ema_momentum": {"low": 0, "high": 1},
+        "loss_scale_factor": {"above": 0},
+    }
+    unknown = sorted(
+        set(kwargs)
+        - set(known)
+        - {
+            "name",
+            "use_ema",
+            "ema_overwrite_frequency",
+            "gradient_accumulation_steps",
+        }
+    )
+    if unknown:
+        raise TypeError(
+            "HybridOptimizer takes its own arguments and those of "
+            f"keras.optimizers.Optimizer. Received: {', '.join(unknown)}"
+        )
+    for name, bounds in known.items():
+        if kwargs.get(name) is not None:
+            checks.number(name, kwargs[name], **bounds)
+    for name, low in (
+        ("ema_overwrite_frequency", 1),
+        ("gradient_accumulation_steps", 2),
+    ):
+        if kwargs.get(name) is not None:
+            checks.integer(name, kwargs[name], low=low)
+    if "use_ema" in kwargs:
+        checks.boolean("use_ema", kwargs["use_ema"])
+    if kwargs.get("name") is not None:
+        checks.text("name", kwargs["name"])

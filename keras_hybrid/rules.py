@@ -1,0 +1,183 @@
+"""The formula, as pure functions on tensors: no state, no assignment.
+
+Adam and SGD with momentum keep the same exponential moving average `m` of the
+gradient and differ in what it is multiplied with::
+
+    m <- beta m + (1 - beta) g
+    w <- w - learning_rate P m
+
+    P = sqrt(1 - beta_2^k) / (1 - beta_1^k) / (sqrt(v) + epsilon)   adaptive
+    P = rho                                                         SGD
+
+Everything here takes and returns tensors of one dtype; the names follow the
+formula (`g` gradient, `m` first moment, `v` second moment).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from keras import ops
+
+Tensor = Any
+
+
+class Settings(NamedTuple):
+    """What one update of one variable multiplies with; all scalar tensors.
+
+    Attributes:
+        learning_rate: The learning rate, cool-down included.
+        sgd_step: learning_rate * rho, the size of an SGD step.
+        weight: The weight of SGD in the mix, from 0 to 1.
+        beta: The coefficient of the first moment.
+        momentum_kept: 0 in the update that starts SGD from zero momentum,
+            else 1.
+        correction_1: 1 - beta_1^k.
+        correction_2: 1 - beta_2^k.
+        decay: The decoupled weight decay coefficient, or None.
+    """
+
+    learning_rate: Tensor
+    sgd_step: Tensor
+    weight: Tensor
+    beta: Tensor
+    momentum_kept: Tensor
+    correction_1: Tensor
+    correction_2: Tensor
+    decay: Tensor | None
+
+
+def moving_average(average: Tensor, value: Tensor, beta: Tensor) -> Tensor:
+    """Returns beta * average + (1 - beta) * value, in Keras' order."""
+    return average + (value - average) * (1 - beta)
+
+
+def adaptive_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns Adam's P, elementwise.
+
+    As in Keras, epsilon is added outside the root of the uncorrected second
+    moment (the "epsilon hat" of Kingma & Ba 2014, section 2).
+    """
+    corrections = ops.sqrt(settings.correction_2) / settings.correction_1
+    return corrections / (ops.sqrt(v) + epsilon)
+
+
+def decayed(delta: Tensor, w: Tensor, settings: Settings) -> Tensor:
+    """Adds the decoupled weight decay to the step `delta`.
+
+    delta + learning_rate * decay * w (Loshchilov & Hutter 2017): the same in
+    both phases, so a switch leaves it continuous.
+    """
+    if settings.decay is None:
+        return delta
+    return delta + w * (settings.decay * settings.learning_rate)
+
+
+def sgd_direction(m: Tensor, g: Tensor, beta: Tensor, nesterov: bool) -> Tensor:
+    """Returns m, or with Nesterov beta * m + (1 - beta) * g."""
+    return m * beta + g * (1 - beta) if nesterov else m
+
+
+def sgd_update(
+    w: Tensor, g: Tensor, m: Tensor, settings: Settings, *, nesterov: bool
+) -> tuple[Tensor, Tensor]:
+    """One update of SGD with momentum, in terms of Adam's first moment.
+
+    m <- beta m + (1 - beta) g;  delta = sgd_step * m. With sgd_step =
+    a / (1 - beta) this is keras.optimizers.SGD(a, momentum=beta).
+
+    Returns:
+        `(delta, m)`: what is subtracted from `w`, and the new first moment.
+    """
+    m = moving_average(m * settings.momentum_kept, g, settings.beta)
+    direction = sgd_direction(m, g, settings.beta, nesterov)
+    return decayed(direction * settings.sgd_step, w, settings), m
+
+
+def adaptive_update(
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    v_max: Tensor | None,
+    settings: Settings,
+    *,
+    beta_2: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """One update of Adam (of AMSGrad where `v_max` is given).
+
+    Returns:
+        `(delta, m, v, v_max, p)`: what is subtracted from `w`, the new
+        moments, and the adaptive step at unit learning rate, P * m.
+    """
+    m = moving_average(m, g, settings.beta)
+    v = moving_average(v, ops.square(g), beta_2)
+    v_max = None if v_max is None else ops.maximum(v_max, v)
+    p = m * adaptive_scale(v if v_max is None else v_max, settings, epsilon)
+    return decayed(p * settings.learning_rate, w, settings), m, v, v_max, p
+
+
+def mixed_update(
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    v: Tensor,
+    v_max: Tensor | None,
+    settings: Settings,
+    mix: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    beta_2: float,
+    epsilon: float,
+    nesterov: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """One update anywhere between Adam (weight 0) and SGD (weight 1).
+
+    delta = mix(learning_rate P, sgd_step, weight) * direction, where the
+    direction goes from m to SGD's (Nesterov's) with the same weight. At weight
+    1 the second moment is left as it is.
+
+    Returns:
+        The same five as `adaptive_update`.
+    """
+    pure = settings.weight >= 1
+    m = moving_average(m * settings.momentum_kept, g, settings.beta)
+    new_v = moving_average(v, ops.square(g), beta_2)
+    v = ops.where(pure, v, new_v)
+    if v_max is not None:
+        v_max = ops.maximum(v_max, v)
+    scale = adaptive_scale(v if v_max is None else v_max, settings, epsilon)
+    direction = m
+    if nesterov:
+        direction = m + settings.weight * (
+            sgd_direction(m, g, settings.beta, nesterov) - m
+        )
+    size = mix(
+        scale * settings.learning_rate, settings.sgd_step, settings.weight
+    )
+    delta = decayed(direction * size, w, settings)
+    return delta, m, v, v_max, m * scale
+
+
+def projection(step_square: Tensor, step_descent: Tensor) -> Tensor:
+    """Returns gamma = p.p / -p.g, the learning rate of SGD whose projection
+    on the adaptive step p is p itself (Keskar & Socher 2017, equation 4).
+
+    Args:
+        step_square: p.p, summed over the weights of a group.
+        step_descent: -p.g, summed likewise. Where it is 0 gamma is 0.
+    """
+    exists = step_descent != 0
+    return ops.where(
+        exists, step_square / ops.where(exists, step_descent, 1), 0
+    )
+
+
+def norm_ratio(step_square: Tensor, moment_square: Tensor) -> Tensor:
+    """Returns |p| / |m|: SGD's step gets the length of the adaptive one
+    (learning-rate grafting, Agarwal et al. 2020). Where m is 0 it is 0.
+    """
+    exists = moment_square > 0
+    ratio = step_square / ops.where(exists, moment_square, 1)
+    return ops.where(exists, ops.sqrt(ratio), 0)

@@ -1,0 +1,281 @@
+"""How: the weight of SGD after the switch, the mixing path, the cool-down.
+
+A transition says what weight SGD has `position` updates after the switch and
+how the two step sizes are mixed. A cool-down is the learning rate's fall that
+starts at the switch. All are pure: settings in, tensors out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from keras import ops
+
+from keras_hybrid import checks
+
+Tensor = Any
+
+
+def _linear(s: Tensor) -> Tensor:
+    return s
+
+
+def _cosine(s: Tensor) -> Tensor:
+    return (1 - ops.cos(math.pi * s)) / 2
+
+
+def _exponential(s: Tensor) -> Tensor:
+    # 1 - 1e-8^s: the curve of DSTAdam with its default coefficient. It ends
+    # at 1 - 1e-8, which float32 rounds to 1.
+    return ops.where(s < 1, 1 - ops.exp(math.log(1e-8) * s), 1.0)
+
+
+def _akiba(s: Tensor) -> Tensor:
+    # exp(2 (e - c) / p) / 2 up to epoch c, then 1/2 + (e - c) / p up to 1 at
+    # c + p / 2, with c = 10 and p = 5 epochs: s = e / 12.5, so c is at 0.8
+    # and p spans 0.4.
+    rise = ops.exp(2 * (ops.minimum(s, 0.8) - 0.8) / 0.4) / 2
+    return ops.where(s < 0.8, rise, ops.minimum(0.5 + (s - 0.8) / 0.4, 1.0))
+
+
+CURVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": _linear,
+    "cosine": _cosine,
+    "exponential": _exponential,
+    "akiba": _akiba,
+}
+
+
+def _arithmetic(adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
+    return (1 - weight) * adaptive + weight * sgd
+
+
+def _geometric(adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
+    return ops.power(adaptive, 1 - weight) * ops.power(sgd, weight)
+
+
+def _clip(adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
+    # Weight 0 bounds nothing: [0, inf). Weight 1 leaves only sgd.
+    started = weight > 0
+    upper = ops.where(
+        started, sgd / ops.where(started, weight, 1), float("inf")
+    )
+    return ops.minimum(ops.maximum(adaptive, sgd * weight), upper)
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "arithmetic": _arithmetic,
+    "geometric": _geometric,
+    "clip": _clip,
+}
+
+
+class Transition:
+    """Base of `Hard` and `Blend`: a weight curve, a path and an end weight."""
+
+    end: float
+
+    def weight(self, position: Tensor) -> Tensor:
+        """Returns SGD's weight `position` (0, 1, ...) updates after the switch.
+
+        Args:
+            position: Float tensor of any shape, at least 0.
+        """
+        raise NotImplementedError
+
+    def mix(self, adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
+        """Mixes two step sizes; weight 0 gives `adaptive`, weight 1 `sgd`."""
+        return _arithmetic(adaptive, sgd, weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Transition:
+        """Makes the transition that `get_config` described."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return checks.call_text(self)
+
+
+@checks.registered
+class Hard(Transition):
+    """The switch in one update: SGD's weight goes from 0 to `end`.
+
+    Args:
+        end: Float in [0, 1], default 1.0: the final weight of SGD. 1 is SGD;
+            between 0 and 1 both steps stay mixed, (1 - end) * adaptive + end *
+            SGD; 0 keeps Adam (with a `Cooldown`, the schedule-matched control).
+
+    Raises:
+        TypeError: If `end` is no number.
+        ValueError: If `end` is outside [0, 1].
+
+    Example:
+
+    >>> from keras_hybrid import HybridOptimizer, transitions, triggers
+    >>> HybridOptimizer(
+    ...     trigger=triggers.AtStep(1000), transition=transitions.Hard()
+    ... ).transition
+    Hard(end=1.0)
+    """
+
+    def __init__(self, end: float = 1.0) -> None:
+        self.end = checks.number("end", end, low=0, high=1)
+
+    def weight(self, position: Tensor) -> Tensor:
+        """Returns `end`, whatever the position."""
+        return ops.zeros_like(position) + self.end
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"end": self.end}
+
+
+@checks.registered
+class Blend(Transition):
+    """A smooth transition: SGD's weight grows from 0 to `end`.
+
+    Update j after the switch (j = 0, 1, ...) has the weight
+    end * curve(min((j + 1) / steps, 1)), so `Blend(1)` is `Hard()`.
+
+    Curves, for s from 0 to 1:
+      - `"linear"`: s.
+      - `"cosine"`: (1 - cos(pi s)) / 2.
+      - `"exponential"`: 1 - 1e-8^s, most of it early (DSTAdam's).
+      - `"akiba"`: exp((s - 0.8) / 0.2) / 2 up to s = 0.8, then
+        1/2 + (s - 0.8) / 0.4: slow, then fast (Akiba et al. 2017, section 3.2,
+        with its 10 and 5 epochs as fractions of 12.5).
+
+    Paths between the adaptive step size A and SGD's step size R, at weight x:
+      - `"arithmetic"`: (1 - x) A + x R.
+      - `"geometric"`: A^(1 - x) R^x (the power of Padam).
+      - `"clip"`: A clipped to [x R, R / x] (the bounds of AdaBound).
+
+    Args:
+        steps: Integer of at least 1: the length of the transition in updates.
+        curve: `"linear"` (default), `"cosine"`, `"exponential"` or `"akiba"`.
+        path: `"arithmetic"` (default), `"geometric"` or `"clip"`.
+        end: Float in [0, 1], default 1.0: the final weight, as in `Hard`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range or choices.
+
+    Example:
+
+    >>> from keras_hybrid import transitions
+    >>> blend = transitions.Blend(4, curve="linear")
+    >>> [float(blend.weight(float(j))) for j in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        curve: str = "linear",
+        path: str = "arithmetic",
+        end: float = 1.0,
+    ) -> None:
+        self.steps = checks.integer("steps", steps, low=1)
+        self.curve = checks.choice("curve", curve, CURVES)
+        self.path = checks.choice("path", path, PATHS)
+        self.end = checks.number("end", end, low=0, high=1)
+
+    def weight(self, position: Tensor) -> Tensor:
+        """Returns end * curve(min((position + 1) / steps, 1))."""
+        position = ops.convert_to_tensor(position)
+        s = ops.minimum((position + 1) / self.steps, 1.0)
+        return self.end * CURVES[self.curve](s)
+
+    def mix(self, adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
+        """Mixes two step sizes along the path."""
+        return PATHS[self.path](adaptive, sgd, weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "steps": self.steps,
+            "curve": self.curve,
+            "path": self.path,
+            "end": self.end,
+        }
+
+
+COOLDOWN_CURVES = {
+    "cosine": lambda s: (1 + ops.cos(math.pi * s)) / 2,
+    "linear": lambda s: 1 - s,
+}
+
+
+@checks.registered
+class Cooldown:
+    """The learning rate's fall that starts when the trigger fires.
+
+    Update j after the switch is multiplied with
+    final + (1 - final) * curve(min(j / steps, 1)), where curve is
+    (1 + cos(pi s)) / 2 or 1 - s: keras' CosineDecay counted from the switch.
+    The factor falls on weight decay too, as a schedule of the learning rate
+    would. It does not change `optimizer.learning_rate`.
+
+    Args:
+        curve: `"cosine"` (default) or `"linear"`.
+        steps: Integer of at least 1, the length in updates; or None (default):
+            until the end of the training, which `SwitchCallback` tells the
+            optimizer when `fit` starts (in a loop of your own, set
+            `optimizer.training_steps`).
+        final: Float in [0, 1], default 0.0: the last value of the factor.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range or choices.
+
+    Example:
+
+    >>> from keras_hybrid import transitions
+    >>> cooldown = transitions.Cooldown("linear", steps=4, final=0.2)
+    >>> [round(float(cooldown.factor(float(j), 4.0)), 3) for j in range(6)]
+    [1.0, 0.8, 0.6, 0.4, 0.2, 0.2]
+    """
+
+    def __init__(
+        self,
+        curve: str = "cosine",
+        steps: int | None = None,
+        final: float = 0.0,
+    ) -> None:
+        self.curve = checks.choice("curve", curve, COOLDOWN_CURVES)
+        self.steps = (
+            None if steps is None else checks.integer("steps", steps, low=1)
+        )
+        self.final = checks.number("final", final, low=0, high=1)
+
+    def factor(self, position: Tensor, remaining: Tensor) -> Tensor:
+        """Returns the factor on the learning rate.
+
+        Args:
+            position: Float tensor: updates since the switch.
+            remaining: Float tensor: updates from the switch to the end of the
+                training; used where `steps` is None.
+        """
+        position = ops.convert_to_tensor(position)
+        length = remaining if self.steps is None else self.steps
+        length = ops.maximum(ops.cast(length, position.dtype), 1)
+        s = ops.clip(position / length, 0, 1)
+        return self.final + (1 - self.final) * COOLDOWN_CURVES[self.curve](s)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"curve": self.curve, "steps": self.steps, "final": self.final}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cooldown:
+        """Makes the cool-down that `get_config` described."""
+        return cls(**config)
+
+    def __repr__(self) -> str:
+        return checks.call_text(self)
