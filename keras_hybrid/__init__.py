@@ -1,6 +1,7 @@
 """Adam's fast start, SGD's finish: one Keras 3 optimizer."""
 
 from keras_hybrid import transitions, triggers
+from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 
-__all__ = ["HybridOptimizer", "transitions", "triggers"]
+__all__ = ["HybridOptimizer", "SwitchCallback", "transitions", "triggers"]

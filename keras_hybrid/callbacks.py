@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import zlib
 from collections.abc import MutableMapping
 from typing import Any
@@ -103,8 +104,20 @@ class SwitchCallback(keras.callbacks.Callback):
         self._reported: bool | None = None
         self._told_steps = False
 
+    def set_model(self, model: Any) -> None:
+        """Takes the model and builds its optimizer.
+
+        `fit` sets the model of every callback before any begins to train, so
+        a BackupAndRestore anywhere in the list finds an optimizer with all its
+        variables; into an unbuilt one it would silently restore nothing.
+        """
+        super().set_model(model)
+        hybrid_optimizer(model)
+        if model.built:
+            model.optimizer.build(model.trainable_variables)
+
     def on_train_begin(self, logs: Any = None) -> None:
-        """Checks the optimizer and the trigger's state."""
+        """Checks that a cool-down until the end knows where that is."""
         optimizer = hybrid_optimizer(self.model)
         cooldown = optimizer.cooldown
         needs_length = cooldown is not None and cooldown.steps is None
@@ -141,7 +154,11 @@ class SwitchCallback(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
         self._log(optimizer, logs)
-        reason = f"{optimizer.trigger!r}"
+        reason = (
+            "optimizer.switch()"
+            if optimizer.trigger is None
+            else repr(optimizer.trigger)
+        )
         if self.trigger is not None and not optimizer.has_switched:
             holds = self._check(optimizer, epoch, logs)
             if self.monitor_only:
@@ -153,7 +170,7 @@ class SwitchCallback(keras.callbacks.Callback):
                     )
             elif holds:
                 optimizer.switch()
-                reason = f"{self.trigger!r}"
+                reason = repr(self.trigger)
         if optimizer.has_switched and not self._reported:
             self._reported = True
             self._say(
@@ -185,8 +202,7 @@ class SwitchCallback(keras.callbacks.Callback):
     ) -> bool:
         """Asks the trigger, with its state taken from the optimizer."""
         trigger = self.trigger
-        assert_type = keras.ops.convert_to_numpy(optimizer._epoch_state)
-        stored = assert_type.astype("float32")
+        stored = keras.ops.convert_to_numpy(optimizer._epoch_state)
         mark = _fingerprint(trigger)
         if stored[0] == mark:
             length = len(trigger.get_state())
@@ -205,7 +221,8 @@ class SwitchCallback(keras.callbacks.Callback):
         if not self.verbose:
             return
         if keras.config.is_interactive_logging_enabled():
-            keras.utils.io_utils.print_msg(message)
+            sys.stdout.write(message + "\n")
+            sys.stdout.flush()
         else:
             _LOGGER.info(message)
 

@@ -1,0 +1,116 @@
+"""One record of one run: written whole as JSON, read back with a check."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1
+STATUSES = ("finished", "diverged")
+
+
+class DamagedRecord(ValueError):
+    """A result file that is unreadable, incomplete or of another program."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One training of one arm with one seed.
+
+    Attributes:
+        dataset: Name of the data set.
+        architecture: Name of the architecture.
+        arm: Name of the arm.
+        seed: The seed of weights, data order and dropout.
+        epochs: The budget of epochs.
+        configuration: Everything else that was chosen: batch size, sizes of
+            the splits, the serialized optimizer and trigger.
+        versions: Version of each package that can change a figure.
+        status: "finished" or "diverged" (the loss became non-finite; epochs
+            after that are missing, not filled in).
+        history: Lists with one entry an epoch: "loss", "accuracy", "val_loss",
+            "val_accuracy", "seconds" (of training since its start, without
+            compilation of the first step, validation or loading), and for the
+            hybrids "sgd_fraction", "learning_rate", "cooldown" and
+            "sgd_learning_rate".
+        switch_step: The first update that SGD made, or None.
+        steps_per_epoch: Updates in an epoch.
+        test_loss: Loss on the test split at the end, None if diverged.
+        test_accuracy: Likewise, a fraction.
+    """
+
+    dataset: str
+    architecture: str
+    arm: str
+    seed: int
+    epochs: int
+    configuration: Mapping[str, Any]
+    versions: Mapping[str, str]
+    status: str
+    history: Mapping[str, list[float]]
+    switch_step: int | None
+    steps_per_epoch: int
+    test_loss: float | None
+    test_accuracy: float | None
+
+    @property
+    def switch_epoch(self) -> float | None:
+        """The switch in epochs since the start, or None."""
+        if self.switch_step is None:
+            return None
+        return self.switch_step / self.steps_per_epoch
+
+    def save(self, path: Path) -> None:
+        """Writes the record; a kill leaves the old file or the new one."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, **dataclasses.asdict(self)}
+        text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(text + "\n", encoding="utf-8")
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Run:
+        """Reads a record.
+
+        Raises:
+            DamagedRecord: If the file is no complete record of this format.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DamagedRecord(f"{path}: not readable ({error})") from error
+        if not isinstance(content, dict) or content.pop("format", 0) != FORMAT:
+            raise DamagedRecord(f"{path}: not a run record of format {FORMAT}")
+        names = {field.name for field in dataclasses.fields(cls)}
+        if set(content) != names:
+            differing = ", ".join(sorted(set(content) ^ names))
+            raise DamagedRecord(f"{path}: missing or unknown: {differing}")
+        if content["status"] not in STATUSES:
+            raise DamagedRecord(f"{path}: status {content['status']!r}")
+        if not isinstance(content["history"], dict):
+            raise DamagedRecord(f"{path}: history is no mapping")
+        history = {
+            name: [math.nan if x is None else float(x) for x in values]
+            for name, values in content.pop("history").items()
+        }
+        return cls(history=history, **content)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN or infinity: both become null."""
+    if isinstance(value, Mapping):
+        return {k: _without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
