@@ -212,6 +212,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
 
     @property
+    def _ever_mixed(self) -> bool:
+        """Whether an update can lie between the two phases."""
+        at_once = isinstance(self.transition, Hard) and self.transition.end == 1
+        return not at_once or len(self._group_names) > 1
+
+    @property
     def _sgd_momentum(self) -> float:
         return self.beta_1 if self.momentum is None else self.momentum
 
@@ -394,16 +400,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
             return branch
 
-        weights = self._weights.value
-        tf.cond(
-            tf.reduce_min(weights) >= 1,
-            run("sgd"),
-            lambda: tf.cond(
-                tf.reduce_max(self._switch_steps.value) < 0,
-                run("adaptive"),
-                run("mixed"),
-            ),
-        )
+        def before() -> Tensor:
+            if not self._ever_mixed:
+                return run("adaptive")()
+            none_switched = tf.reduce_max(self._switch_steps.value) < 0
+            return tf.cond(none_switched, run("adaptive"), run("mixed"))
+
+        tf.cond(tf.reduce_min(self._weights.value) >= 1, run("sgd"), before)
 
     def _update(
         self,
@@ -417,10 +420,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """The whole update, of one phase or (`"mixed"`) of any."""
         plan = self._plan(rate, step)
         sums: list[dict[str, Tensor]] = []
-        for variable, index, grad in zip(
-            variables, indices, grads, strict=True
+        all_settings = self._settings(plan, indices, variables)
+        for variable, index, grad, settings in zip(
+            variables, indices, grads, all_settings, strict=True
         ):
-            settings = self._settings(plan, index, variable)
             sums.append(
                 self._update_variable(variable, grad, index, phase, settings)
             )
@@ -540,12 +543,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "rate": rate,
             "switch_steps": switch_steps,
             "factor": factor,
+            "rates": rate * factor,
             "scales": scales,
             "sgd_steps": sgd_steps * self._by_variable(factor),
             "weights": weights,
             "beta": beta_1 + weights * (momentum - beta_1),
             "kept": kept,
-            "correction_1": 1 - ops.power(beta_1, updates),
+            "correction_1": ops.ones_like(position)
+            - ops.power(beta_1, updates),
             "correction_2": 1
             - ops.power(_constant(self.beta_2, dtype), adaptive_steps + 1),
         }
@@ -555,29 +560,39 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return ops.take(groups, np.array(self._group_of, "int32"), axis=0)
 
     def _settings(
-        self, plan: dict[str, Tensor], index: int, variable: Any
-    ) -> rules.Settings:
-        """Picks one variable's scalars from the plan, in its dtype."""
-        group = self._group_of[index]
+        self, plan: dict[str, Tensor], indices: Sequence[int], variables: Any
+    ) -> list[rules.Settings]:
+        """Returns each variable's scalars from the plan, in its dtype."""
+        columns: dict[tuple[str, str], Any] = {}
 
-        def pick(name: str, entry: int) -> Tensor:
-            return ops.cast(plan[name][entry], variable.dtype)
+        def column(name: str, dtype: str) -> Any:
+            if (name, dtype) not in columns:
+                values = ops.cast(plan[name], dtype)
+                columns[name, dtype] = ops.unstack(values)
+            return columns[name, dtype]
 
-        decay = None
-        if self.weight_decay is not None and self._use_weight_decay(variable):
-            decay = _constant(self.weight_decay, variable.dtype)
-        return rules.Settings(
-            learning_rate=ops.cast(
-                plan["rate"] * plan["factor"][group], variable.dtype
-            ),
-            sgd_step=pick("sgd_steps", index),
-            weight=pick("weights", group),
-            beta=pick("beta", group),
-            momentum_kept=pick("kept", group),
-            correction_1=ops.cast(plan["correction_1"], variable.dtype),
-            correction_2=pick("correction_2", group),
-            decay=decay,
-        )
+        settings = []
+        for index, variable in zip(indices, variables, strict=True):
+            group = self._group_of[index]
+            dtype = keras.backend.standardize_dtype(variable.dtype)
+            decays = self.weight_decay is not None and self._use_weight_decay(
+                variable
+            )
+            settings.append(
+                rules.Settings(
+                    learning_rate=column("rates", dtype)[group],
+                    sgd_step=column("sgd_steps", dtype)[index],
+                    weight=column("weights", dtype)[group],
+                    beta=column("beta", dtype)[group],
+                    momentum_kept=column("kept", dtype)[group],
+                    correction_1=column("correction_1", dtype)[group],
+                    correction_2=column("correction_2", dtype)[group],
+                    decay=_constant(self.weight_decay, dtype)
+                    if decays
+                    else None,
+                )
+            )
+        return settings
 
     # ---- State after the update ---------------------------------------------
 
@@ -771,8 +786,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         def update(strategy: Any, pairs: Any, rate: Tensor, step: Tensor) -> None:
             plan = self._plan(rate, step)
             sums = []
-            for (grad, variable), index in zip(pairs, indices, strict=True):
-                settings = self._settings(plan, index, variable)
+            all_settings = self._settings(plan, indices, values)
+            for (grad, variable), index, settings in zip(
+                pairs, indices, all_settings, strict=True
+            ):
 
                 def one(
                     var: Any,
@@ -903,39 +920,51 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return float(ops.convert_to_numpy(self._weights).mean())
 
     @property
-    def sgd_learning_rate_equivalent(self) -> float | None:
-        """The SGD phase's learning rate as keras.optimizers.SGD counts it.
+    def sgd_learning_rates(self) -> dict[str, float | None]:
+        """The SGD phase's learning rate of each variable by its path.
 
-        learning_rate * cool-down * (1 - momentum) * rho, averaged over the
-        weights of the model; before the switch with the estimate so far. None
-        where there is no estimate yet.
+        learning_rate * cool-down * (1 - momentum) * rho: as
+        keras.optimizers.SGD(momentum=...) counts it. Before the switch with
+        the estimate so far, None where there is none yet.
         """
         if not self.built:
-            return None
+            return {}
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         rate = ops.cast(
             ops.convert_to_tensor(self.learning_rate), self._state_dtype
         )
         plan = self._plan(rate, step)
         sgd_steps = ops.convert_to_numpy(plan["sgd_steps"])
-        if self.sgd_learning_rate is None:
-            estimate, exists = self._estimate(
-                ops.convert_to_tensor(self._scale_averages),
-                ops.convert_to_tensor(self._scale_steps),
-            )
+        known = np.ones(len(sgd_steps), bool)
+        if not callable(self.sgd_learning_rate):
             waiting = ops.convert_to_numpy(plan["scales"]) == 0
-            if not ops.convert_to_numpy(exists)[waiting].all():
-                return None
-            guess = ops.convert_to_numpy(rate * estimate)
+            if self.sgd_learning_rate is None:
+                estimate, exists = self._estimate(
+                    ops.convert_to_tensor(self._scale_averages),
+                    ops.convert_to_tensor(self._scale_steps),
+                )
+                known = ~waiting | ops.convert_to_numpy(exists)
+                guess = ops.convert_to_numpy(rate * estimate)
+            else:
+                guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
             sgd_steps = np.where(waiting, guess, sgd_steps)
-        elif isinstance(self.sgd_learning_rate, float):
-            waiting = ops.convert_to_numpy(plan["scales"]) == 0
-            target = self.sgd_learning_rate / (1 - self._sgd_momentum)
-            sgd_steps = np.where(waiting, target, sgd_steps)
+        names, _ = _groups(self._trainable_variables, "variable")
+        return {
+            name: float(size * (1 - self._sgd_momentum)) if has else None
+            for name, size, has in zip(names, sgd_steps, known, strict=True)
+        }
+
+    @property
+    def sgd_learning_rate_equivalent(self) -> float | None:
+        """`sgd_learning_rates` as one number, averaged over all weights.
+
+        None where there is no estimate yet.
+        """
+        rates = list(self.sgd_learning_rates.values())
+        if not rates or None in rates:
+            return None
         sizes = [int(np.prod(v.shape)) for v in self._trainable_variables]
-        return float(
-            np.average(sgd_steps, weights=sizes) * (1 - self._sgd_momentum)
-        )
+        return float(np.average(rates, weights=sizes))
 
     @property
     def cooldown_factor(self) -> float:

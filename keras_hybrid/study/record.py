@@ -34,9 +34,8 @@ class Run:
         status: "finished" or "diverged" (the loss became non-finite; epochs
             after that are missing, not filled in).
         history: Lists with one entry an epoch: "loss", "accuracy", "val_loss",
-            "val_accuracy", "seconds" (of training since its start, without
-            compilation of the first step, validation or loading), and for the
-            hybrids "sgd_fraction", "learning_rate", "cooldown" and
+            "val_accuracy", "seconds" (of training since its start, compilation
+            included, validation left out), and for the hybrids "sgd_fraction", "learning_rate", "cooldown" and
             "sgd_learning_rate".
         switch_step: The first update that SGD made, or None.
         steps_per_epoch: Updates in an epoch.

