@@ -23,8 +23,10 @@ SCOPES = ("model", "layer", "variable")
 # number of variables may not depend on them, or checkpoints would not load.
 EPOCH_STATE_SIZE = 32
 
+# What each estimate of rho reads of an update.
 _SCALE_NEEDS = {
     "projection": {"step_square", "step_descent"},
+    "swats": {"step_square", "step_descent"},
     "norm": {"step_square", "moment_square"},
 }
 
@@ -55,11 +57,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         amsgrad: Boolean: use the largest second moment so far. Default False.
         momentum: Float in [0, 1), of the SGD phase; None (default): beta_1.
         nesterov: Boolean: Nesterov momentum in the SGD phase. Default False.
-        sgd_scale: What rho is. `"projection"` (default): the moving average of
-            gamma = p.p / -p.g, with p the adaptive step at unit learning rate
-            (SWATS). `"norm"`: of |p| / |m| (learning-rate grafting). A
-            positive float: rho itself. A variable without an estimate of its
-            own (its gradient was always zero) takes the whole model's.
+        sgd_scale: What rho is, with p the adaptive step at unit learning rate
+            and E the moving average over updates (beta_2, bias-corrected).
+            `"projection"` (default): E[p.p] / E[-p.g], SWATS' gamma with each
+            part averaged before the division. `"swats"`: E[p.p / -p.g], the
+            paper's own, in which single updates with p.g near 0 weigh
+            thousandfold. `"norm"`: E[|p| / |m|] (learning-rate grafting). A
+            positive float: rho itself. A group without a positive estimate
+            (its gradient was always zero, say) takes the whole model's.
         sgd_learning_rate: None (default), or the SGD learning rate in the
             convention of keras.optimizers.SGD(momentum=...), in place of
             `sgd_scale`. A float a: a at the switch, following `learning_rate`
@@ -114,6 +119,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     Socher 2017, arXiv:1712.07628, algorithm 1), grafting (Agarwal et al. 2020,
     arXiv:2002.11803). The learning rate is outside the momentum.
     """
+
+    # Adam's P as Keras has it; presets with another form override it.
+    _scale = staticmethod(rules.adaptive_scale)
 
     def __init__(
         self,
@@ -285,16 +293,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._adaptive_steps = self._vector("adaptive_steps", groups, 0)
         # rho, one a variable, fixed at the switch; 0 before.
         self._scales = self._vector("sgd_scale", variable_count, start_scale)
-        # The moving average of gamma (or of |p| / |m|) and its updates, one a
-        # scale group and one for the model.
-        self._scale_averages = self._vector(
-            "scale_average", self._scale_groups + 1, 0
+        # The moving averages whose ratio estimates rho (rules.scale_parts),
+        # one entry a scale group and one for the model.
+        self._scale_numerators = self._vector(
+            "scale_numerator", self._scale_groups + 1, 0
         )
-        self._scale_steps = self._vector(
-            "scale_steps", self._scale_groups + 1, 0
-        )
-        self._last_scales = self._vector(
-            "last_scale", self._scale_groups + 1, 0
+        self._scale_denominators = self._vector(
+            "scale_denominator", self._scale_groups + 1, 0
         )
         self._training_steps = self._vector(
             "training_steps", None, -1, dtype="int"
@@ -455,7 +460,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         max_slot = self._second_moments_max[index]
         v = ops.convert_to_tensor(v_slot)
         v_max = None if max_slot is None else ops.convert_to_tensor(max_slot)
-        constants = {"beta_2": self.beta_2, "epsilon": self.epsilon}
+        constants = {
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "scale": self._scale,
+        }
         if phase == "adaptive":
             delta, m, v, v_max, p = rules.adaptive_update(
                 w, g, m, v, v_max, settings, **constants
@@ -610,10 +619,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         dtype = self._state_dtype
         step, switch_steps = plan["step"], plan["switch_steps"]
         waiting = switch_steps < 0
-        averages, scale_steps = self._averaged(plan, indices, sums, waiting)
+        parts = self._averaged(plan, indices, sums, waiting)
         if self.trigger is not None:
             fires = self._ask_trigger(plan, indices, sums)
-            estimate, exists = self._estimate(averages, scale_steps)
+            estimate, exists = self._estimate(*parts)
             fires = ops.logical_and(
                 ops.logical_and(fires, waiting), self._all_by_group(exists)
             )
@@ -641,54 +650,43 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         waiting: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Advances the moving averages behind rho, returns them."""
-        averages = ops.convert_to_tensor(self._scale_averages)
-        scale_steps = ops.convert_to_tensor(self._scale_steps)
+        slots = self._scale_numerators, self._scale_denominators
+        old = tuple(ops.convert_to_tensor(slot) for slot in slots)
         if not self._estimated:
-            return averages, scale_steps
+            return old
         dtype = self._state_dtype
         active = ops.cast(waiting, dtype)
+        active_of = ops.unstack(active)
         # Variables that have switched no longer count.
         masked = [
-            {name: s * active[self._group_of[i]] for name, s in row.items()}
+            {name: s * active_of[self._group_of[i]] for name, s in row.items()}
             for i, row in zip(indices, sums, strict=True)
         ]
         of = [self._scale_group_of[i] for i in indices]
-        names = sorted(_SCALE_NEEDS[self.sgd_scale])
-        total = {
+        totals = {
             name: ops.stack(
                 [
                     *_group_sums(masked, of, self._scale_groups, name, dtype),
                     sum(row[name] for row in masked),
                 ]
             )
-            for name in names
+            for name in sorted(_SCALE_NEEDS[self.sgd_scale])
         }
-        if self.sgd_scale == "projection":
-            value = rules.projection(
-                total["step_square"], total["step_descent"]
+        values = rules.scale_parts(self.sgd_scale, totals)
+        present = self._scale_group_presence(active_of) > 0
+        new = tuple(
+            ops.where(
+                ops.logical_and(present, moves),
+                rules.moving_average(average, value, self.beta_2),
+                average,
             )
-            exists = total["step_descent"] != 0
-        else:
-            value = rules.norm_ratio(
-                total["step_square"], total["moment_square"]
-            )
-            exists = total["moment_square"] > 0
-        averages = ops.where(
-            exists,
-            rules.moving_average(averages, value, self.beta_2),
-            averages,
+            for average, (value, moves) in zip(old, values, strict=True)
         )
-        present = self._scale_group_presence(active)
-        scale_steps = scale_steps + present
-        self.assign(self._scale_averages, averages)
-        self.assign(self._scale_steps, scale_steps)
-        self.assign(
-            self._last_scales,
-            ops.where(exists, value, ops.convert_to_tensor(self._last_scales)),
-        )
-        return averages, scale_steps
+        for slot, value in zip(slots, new, strict=True):
+            self.assign(slot, value)
+        return new
 
-    def _scale_group_presence(self, active: Tensor) -> Tensor:
+    def _scale_group_presence(self, active: list[Tensor]) -> Tensor:
         """Returns 1 for scale groups with a variable still adaptive, else 0;
         the last entry is the model.
         """
@@ -701,7 +699,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             functools.reduce(ops.maximum, [active[g] for g in sorted(groups)])
             for groups in members
         ]
-        return ops.stack([*present, ops.max(active)])
+        return ops.stack([*present, functools.reduce(ops.maximum, active)])
 
     def _ask_trigger(
         self,
@@ -733,23 +731,32 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return fires
 
     def _estimate(
-        self, averages: Tensor, scale_steps: Tensor
+        self, numerators: Tensor, denominators: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns rho for each variable, and whether there is an estimate."""
-        dtype = self._state_dtype
         count = len(self._group_of)
         if not self._estimated:
+            # A float sgd_learning_rate fixes rho in the first SGD update.
             scale = 0.0 if self.sgd_learning_rate is not None else self.sgd_scale
-            return ops.full((count,), scale, dtype), ops.ones((count,), "bool")
-        correction = 1 - ops.power(
-            _constant(self.beta_2, dtype), ops.maximum(scale_steps, 1)
+            return (
+                ops.full((count,), scale, self._state_dtype),
+                ops.ones((count,), "bool"),
+            )
+        positive = denominators > 0
+        rho = numerators / ops.where(positive, denominators, 1)
+        valid = ops.logical_and(
+            positive, ops.logical_and(rho > 0, ops.isfinite(rho))
         )
-        rho = averages / correction
-        valid = ops.logical_and(rho > 0, ops.isfinite(rho))
         rho = ops.where(valid, rho, rho[-1])
         valid = ops.logical_or(valid, valid[-1])
         of = np.array(self._scale_group_of, "int32")
         return ops.take(rho, of, axis=0), ops.take(valid, of, axis=0)
+
+    def _current_estimate(self) -> tuple[Tensor, Tensor]:
+        return self._estimate(
+            ops.convert_to_tensor(self._scale_numerators),
+            ops.convert_to_tensor(self._scale_denominators),
+        )
 
     def _all_by_group(self, exists: Tensor) -> Tensor:
         """Returns for each decision group whether all its variables do."""
@@ -840,10 +847,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._check_built("switch()")
         steps = ops.convert_to_numpy(self._switch_steps)
         waiting = steps < 0
-        estimate, exists = self._estimate(
-            ops.convert_to_tensor(self._scale_averages),
-            ops.convert_to_tensor(self._scale_steps),
-        )
+        estimate, exists = self._current_estimate()
         newly = waiting[self._group_of]
         if not ops.convert_to_numpy(exists)[newly].all():
             raise ValueError(
@@ -939,10 +943,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if not callable(self.sgd_learning_rate):
             waiting = ops.convert_to_numpy(plan["scales"]) == 0
             if self.sgd_learning_rate is None:
-                estimate, exists = self._estimate(
-                    ops.convert_to_tensor(self._scale_averages),
-                    ops.convert_to_tensor(self._scale_steps),
-                )
+                estimate, exists = self._current_estimate()
                 known = ~waiting | ops.convert_to_numpy(exists)
                 guess = ops.convert_to_numpy(rate * estimate)
             else:

@@ -63,6 +63,22 @@ def adaptive_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
     return corrections / (ops.sqrt(v) + epsilon)
 
 
+def corrected_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns Adam's P with epsilon added to the corrected root.
+
+    1 / (1 - beta_1^k) / (sqrt(v / (1 - beta_2^k)) + epsilon): Kingma & Ba
+    2014, algorithm 1 (DSTAdam's form).
+    """
+    root = ops.sqrt(v / settings.correction_2)
+    return 1 / (settings.correction_1 * (root + epsilon))
+
+
+def uncorrected_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns 1 / (sqrt(v) + epsilon), as RMSprop and Padam have it."""
+    del settings
+    return 1 / (ops.sqrt(v) + epsilon)
+
+
 def decayed(delta: Tensor, w: Tensor, settings: Settings) -> Tensor:
     """Adds the decoupled weight decay to the step `delta`.
 
@@ -105,6 +121,7 @@ def adaptive_update(
     *,
     beta_2: float,
     epsilon: float,
+    scale: Callable[[Tensor, Settings, float], Tensor] = adaptive_scale,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """One update of Adam (of AMSGrad where `v_max` is given).
 
@@ -115,7 +132,7 @@ def adaptive_update(
     m = moving_average(m, g, settings.beta)
     v = moving_average(v, ops.square(g), beta_2)
     v_max = None if v_max is None else ops.maximum(v_max, v)
-    p = m * adaptive_scale(v if v_max is None else v_max, settings, epsilon)
+    p = m * scale(v if v_max is None else v_max, settings, epsilon)
     return decayed(p * settings.learning_rate, w, settings), m, v, v_max, p
 
 
@@ -131,6 +148,7 @@ def mixed_update(
     beta_2: float,
     epsilon: float,
     nesterov: bool,
+    scale: Callable[[Tensor, Settings, float], Tensor] = adaptive_scale,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """One update anywhere between Adam (weight 0) and SGD (weight 1).
 
@@ -147,17 +165,17 @@ def mixed_update(
     v = ops.where(pure, v, new_v)
     if v_max is not None:
         v_max = ops.maximum(v_max, v)
-    scale = adaptive_scale(v if v_max is None else v_max, settings, epsilon)
+    adaptive = scale(v if v_max is None else v_max, settings, epsilon)
     direction = m
     if nesterov:
         direction = m + settings.weight * (
             sgd_direction(m, g, settings.beta, nesterov) - m
         )
     size = mix(
-        scale * settings.learning_rate, settings.sgd_step, settings.weight
+        adaptive * settings.learning_rate, settings.sgd_step, settings.weight
     )
     delta = decayed(direction * size, w, settings)
-    return delta, m, v, v_max, m * scale
+    return delta, m, v, v_max, m * adaptive
 
 
 def projection(step_square: Tensor, step_descent: Tensor) -> Tensor:
@@ -181,3 +199,36 @@ def norm_ratio(step_square: Tensor, moment_square: Tensor) -> Tensor:
     exists = moment_square > 0
     ratio = step_square / ops.where(exists, moment_square, 1)
     return ops.where(exists, ops.sqrt(ratio), 0)
+
+
+def scale_parts(
+    kind: str, sums: dict[str, Tensor]
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """Returns what one update adds to the estimate of rho.
+
+    rho is the ratio of two moving averages, so bias corrections cancel:
+
+      - `"projection"`: E[p.p] / E[-p.g].
+      - `"swats"`: E[gamma] / E[1], gamma = p.p / -p.g; where p.g = 0 the
+        numerator stays (Keskar & Socher 2017, algorithm 1).
+      - `"norm"`: E[|p| / |m|] / E[1].
+
+    Args:
+        kind: One of these names.
+        sums: The sums over the weights of each group that the kind needs.
+
+    Returns:
+        `(value, moves)` of the numerator and of the denominator: what enters
+        the moving average, and where it moves at all.
+    """
+    square = sums["step_square"]
+    always = ops.ones_like(square, dtype="bool")
+    if kind == "projection":
+        return (square, always), (sums["step_descent"], always)
+    if kind == "swats":
+        descent = sums["step_descent"]
+        numerator = projection(square, descent), descent != 0
+    else:
+        moment = sums["moment_square"]
+        numerator = norm_ratio(square, moment), moment > 0
+    return numerator, (ops.ones_like(square), always)

@@ -18,18 +18,21 @@ from keras_hybrid import checks
 Tensor = Any
 
 
+# Curves take s = (position + 1) / steps, which grows past 1.
+
+
 def _linear(s: Tensor) -> Tensor:
-    return s
+    return ops.minimum(s, 1.0)
 
 
 def _cosine(s: Tensor) -> Tensor:
-    return (1 - ops.cos(math.pi * s)) / 2
+    return (1 - ops.cos(math.pi * ops.minimum(s, 1.0))) / 2
 
 
 def _exponential(s: Tensor) -> Tensor:
-    # 1 - 1e-8^s: the curve of DSTAdam with its default coefficient. It ends
-    # at 1 - 1e-8, which float32 rounds to 1.
-    return ops.where(s < 1, 1 - ops.exp(math.log(1e-8) * s), 1.0)
+    # The curve of DSTAdam with its default coefficient. At s = 1 it is
+    # 1 - 1e-8, which float32 rounds to 1.
+    return ops.where(s <= 1, 1 - ops.exp(math.log(1e-8) * s), 1.0)
 
 
 def _akiba(s: Tensor) -> Tensor:
@@ -40,11 +43,17 @@ def _akiba(s: Tensor) -> Tensor:
     return ops.where(s < 0.8, rise, ops.minimum(0.5 + (s - 0.8) / 0.4, 1.0))
 
 
+def _hyperbolic(s: Tensor) -> Tensor:
+    # gamma k / (gamma k + 1) with gamma = 1 / steps, k = position + 1.
+    return s / (s + 1)
+
+
 CURVES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": _linear,
     "cosine": _cosine,
     "exponential": _exponential,
     "akiba": _akiba,
+    "hyperbolic": _hyperbolic,
 }
 
 
@@ -141,15 +150,17 @@ class Blend(Transition):
     """A smooth transition: SGD's weight grows from 0 to `end`.
 
     Update j after the switch (j = 0, 1, ...) has the weight
-    end * curve(min((j + 1) / steps, 1)), so `Blend(1)` is `Hard()`.
+    end * curve((j + 1) / steps), so `Blend(1)` is `Hard()`.
 
-    Curves, for s from 0 to 1:
+    Curves, for s from 0 to 1 (then they stay at 1):
       - `"linear"`: s.
       - `"cosine"`: (1 - cos(pi s)) / 2.
       - `"exponential"`: 1 - 1e-8^s, most of it early (DSTAdam's).
       - `"akiba"`: exp((s - 0.8) / 0.2) / 2 up to s = 0.8, then
         1/2 + (s - 0.8) / 0.4: slow, then fast (Akiba et al. 2017, section 3.2,
         with its 10 and 5 epochs as fractions of 12.5).
+      - `"hyperbolic"`: s / (s + 1), half of the way at s = 1 and never over
+        (AdaBound's, with gamma = 1 / steps).
 
     Paths between the adaptive step size A and SGD's step size R, at weight x:
       - `"arithmetic"`: (1 - x) A + x R.
@@ -158,7 +169,8 @@ class Blend(Transition):
 
     Args:
         steps: Integer of at least 1: the length of the transition in updates.
-        curve: `"linear"` (default), `"cosine"`, `"exponential"` or `"akiba"`.
+        curve: `"linear"` (default), `"cosine"`, `"exponential"`, `"akiba"` or
+            `"hyperbolic"`.
         path: `"arithmetic"` (default), `"geometric"` or `"clip"`.
         end: Float in [0, 1], default 1.0: the final weight, as in `Hard`.
 
@@ -187,10 +199,9 @@ class Blend(Transition):
         self.end = checks.number("end", end, low=0, high=1)
 
     def weight(self, position: Tensor) -> Tensor:
-        """Returns end * curve(min((position + 1) / steps, 1))."""
+        """Returns end * curve((position + 1) / steps)."""
         position = ops.convert_to_tensor(position)
-        s = ops.minimum((position + 1) / self.steps, 1.0)
-        return self.end * CURVES[self.curve](s)
+        return self.end * CURVES[self.curve]((position + 1) / self.steps)
 
     def mix(self, adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
         """Mixes two step sizes along the path."""

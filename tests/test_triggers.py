@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+import tensorflow as tf
 from keras import ops
 
 from keras_hybrid import HybridOptimizer
@@ -22,6 +23,11 @@ from keras_hybrid.triggers import (
     ProjectionConverged,
     Signals,
     StepTrigger,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    # Keras' Variable takes no `copy`, which NumPy 2 asks of np.array(variable).
+    "ignore:__array__ implementation:DeprecationWarning"
 )
 
 BETA_1, BETA_2 = 0.9, 0.75  # 0.75 and its powers are exact.
@@ -205,7 +211,7 @@ def test_groups_decide_for_themselves():
 class Quadratic:
     """A badly conditioned quadratic seen through varying noise."""
 
-    def __init__(self, seed=3, noise=0.5, steps=200):
+    def __init__(self, seed=0, noise=0.5, steps=200):
         random = np.random.default_rng(seed)
         self.curvature = np.array([0.3, 1.0, 3.0, 0.1, 10.0])
         self.optimum = random.normal(size=5)
@@ -217,27 +223,34 @@ class Quadratic:
         return self.curvature * (w - self.optimum) + self.noise[k]
 
 
-# Tolerances at which algorithm 1 switches early, in the middle, late and not
-# at all; 2^-6 is a learning rate that Keras' float32 variable holds exactly.
+# A learning rate that Keras' float32 variable holds exactly.
+RATE = 2**-6
+
+
+# Algorithm 1 at once, early, late, and not at all.
 @pytest.mark.parametrize("jit", [False, "auto"], ids=["plain", "jit"])
-@pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 3e-5, 1e-9])
-def test_optimizer_follows_algorithm_1(tolerance, jit):
-    problem, rate = Quadratic(), 2**-6
+@pytest.mark.parametrize(
+    ("tolerance", "switch_step"),
+    [(1e-2, 2), (2e-4, 10), (5e-5, 110), (1e-9, None)],
+)
+def test_optimizer_follows_algorithm_1(tolerance, switch_step, jit):
+    problem = Quadratic()
     expected = reference.swats(
         problem.gradient,
         problem.w0,
-        rate,
+        RATE,
         eps=1e-8,
         tolerance=tolerance,
         steps=problem.steps,
     )
+    assert expected.switch_step == switch_step
     # Two variables, one decision and one scale: the model is one vector.
     variables = [
         keras.Variable(problem.w0[:3], dtype="float64"),
         keras.Variable(problem.w0[3:], dtype="float64"),
     ]
     optimizer = HybridOptimizer(
-        rate,
+        RATE,
         epsilon=1e-8,
         trigger=ProjectionConverged(
             tolerance, relative=False, patience=1, min_steps=2
@@ -246,34 +259,18 @@ def test_optimizer_follows_algorithm_1(tolerance, jit):
         carry_momentum=False,
         jit_compile=jit,
     )
+    optimizer.build(variables)
+    apply = tf.function(lambda grads: optimizer.apply(grads, variables))
     trajectory = []
     for k in range(problem.steps):
         w = np.concatenate([v.numpy() for v in variables])
         g = problem.gradient(w, k)
-        optimizer.apply([tensor(g[:3]), tensor(g[3:])], variables)
+        apply([tensor(g[:3]), tensor(g[3:])])
         trajectory.append(np.concatenate([v.numpy() for v in variables]))
     assert optimizer.switch_step == expected.switch_step
     np.testing.assert_allclose(
         trajectory, expected.trajectory, rtol=1e-10, atol=1e-10
     )
-
-
-def test_the_papers_switch_is_tested_at_different_steps():
-    """The table above covers different switches, and none at all."""
-    problem = Quadratic()
-    steps = [
-        reference.swats(
-            problem.gradient,
-            problem.w0,
-            2**-6,
-            eps=1e-8,
-            tolerance=tolerance,
-            steps=problem.steps,
-        ).switch_step
-        for tolerance in (1e-2, 1e-4, 3e-5, 1e-9)
-    ]
-    assert steps[3] is None
-    assert 2 <= steps[0] < steps[1] < steps[2] < 200
 
 
 # ---- GradientSignalToNoise --------------------------------------------------
@@ -356,8 +353,8 @@ def test_signal_to_noise_max_steps():
         (AtStep(2) | AtStep(4), [False, True, True, True, True]),
         (AtStep(2) & AtStep(4), [False, False, False, True, True]),
         (
-            ProjectionConverged(1e-9, patience=1, min_steps=3) | AtStep(2),
-            [False, True, True, False, False],
+            ProjectionConverged(1e-9, patience=1, min_steps=2) | AtStep(5),
+            [False, True, True, False, True],
         ),
         (
             ProjectionConverged(1e-9, patience=1, min_steps=2) & AtStep(3),
@@ -373,9 +370,6 @@ def test_signal_to_noise_max_steps():
 )
 def test_step_composites(composite, expected):
     sequence = gammas(2.0, 2.0, 2.0, 9.0, 4.0)
-    if "min_steps=3" in repr(composite):
-        # AtStep(2) holds from there on; only the projection would waver.
-        expected = [False, True, True, True, True]
     assert isinstance(composite, StepTrigger)
     assert fires(composite, sequence) == expected
 
@@ -601,7 +595,7 @@ def through_float32(trigger):
 STATEFUL = [
     Plateau("loss", patience=2),
     Plateau("loss", patience=2, mode="max"),
-    Plateau("loss", patience=3, min_delta=0.125),
+    Plateau("loss", patience=2, min_delta=0.125),
     GeneralizationGap(0.25, patience=2),
     AtEpoch(3),
     MetricReached("loss", 0.5),

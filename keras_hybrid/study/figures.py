@@ -6,18 +6,27 @@ import dataclasses
 import io
 import re
 import textwrap
+import zlib
 from collections.abc import Sequence
 from html import escape
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import (
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+)
 
 from keras_hybrid.study.statistics import Interval
 
+Line = Literal["-", "--", "-.", ":"]
 # Okabe and Ito's colours, without the yellow that white paper swallows. With
 # 7 colours, 4 lines and 8 markers no two of 56 arms look alike.
 COLORS = (
@@ -29,10 +38,10 @@ COLORS = (
     "#56B4E9",
     "#E69F00",
 )
-LINES = ("-", "--", "-.", ":")
+LINES: tuple[Line, ...] = ("-", "--", "-.", ":")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 WIDTH = 5.2  # inches, 500 CSS pixels: legible when a phone shrinks it
-SETTINGS = {
+SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, searchable
     "svg.hashsalt": "keras_hybrid",  # the same runs give the same file
     "font.size": 10,
@@ -51,7 +60,7 @@ class Style:
     """How one arm looks in every figure."""
 
     color: str
-    line: str
+    line: Line
     marker: str
 
     @classmethod
@@ -82,12 +91,13 @@ class Curves:
     diverged: Sequence[Sequence[float]] = ()
     switch_epoch: float | None = None
 
-    def mean(self) -> np.ndarray:
+    def mean(self) -> npt.NDArray[np.float64]:
         """Mean over the finished seeds, up to the last common epoch."""
         epochs = min((len(values) for values in self.finished), default=0)
         if not epochs:
             return np.empty(0)
-        return np.mean([values[:epochs] for values in self.finished], axis=0)
+        array = np.array([values[:epochs] for values in self.finished])
+        return np.asarray(array.mean(axis=0))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +119,7 @@ class Comparison:
     difference: Interval
 
 
+@matplotlib.rc_context(SETTINGS)
 def draw_curves(
     curves: Sequence[Curves], title: str, ylabel: str, *, log: bool = False
 ) -> str:
@@ -128,24 +139,23 @@ def draw_curves(
     Returns:
         An `<svg>` element.
     """
-    figure, axes = _figure(2.9 + 0.2 * ((len(curves) + 1) // 2))
+    handles = [_handle(entry.label, entry.style) for entry in curves]
+    figure, axes = _figure(2.9 + _legend_height(handles))
     for entry in curves:
         _draw_arm(axes, entry, log=log)
     axes.set_xlabel("epoch")
     axes.set_ylabel(ylabel)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlim(left=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if log:
         _set_log(axes)
     else:
         _crop(axes, [entry.mean() for entry in curves])
-    figure.legend(
-        handles=[_handle(entry.label, entry.style) for entry in curves],
-        loc="outside lower center",
-        ncols=2,
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return _svg(figure, title)
 
 
+@matplotlib.rc_context(SETTINGS)
 def draw_dots(rows: Sequence[Dots], title: str, xlabel: str) -> str:
     """Each seed as a dot; below it the mean with its interval.
 
@@ -157,7 +167,8 @@ def draw_dots(rows: Sequence[Dots], title: str, xlabel: str) -> str:
     Returns:
         An `<svg>` element.
     """
-    figure, axes = _figure(0.9 + 0.5 * len(rows))
+    height = _row_height([row.label for row in rows])
+    figure, axes = _figure(0.9 + height * len(rows))
     for y, row in enumerate(rows):
         if row.interval is None:
             continue
@@ -176,6 +187,7 @@ def draw_dots(rows: Sequence[Dots], title: str, xlabel: str) -> str:
     return _svg(figure, title)
 
 
+@matplotlib.rc_context(SETTINGS)
 def draw_forest(
     panels: Sequence[tuple[str, Sequence[Comparison]]], title: str, xlabel: str
 ) -> str:
@@ -189,15 +201,12 @@ def draw_forest(
     Returns:
         An `<svg>` element.
     """
-    heights = [0.5 + 0.45 * len(rows) for _, rows in panels]
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure((WIDTH, sum(heights) + 0.6), layout="constrained")
-        subplots = figure.subplots(
-            len(panels),
-            sharex=True,
-            squeeze=False,
-            height_ratios=heights,
-        )[:, 0]
+    height = _row_height([row.label for _, rows in panels for row in rows])
+    heights = [0.4 + height * len(rows) for _, rows in panels]
+    figure = Figure((WIDTH, sum(heights) + 0.6), layout="constrained")
+    subplots = figure.subplots(
+        len(panels), sharex=True, squeeze=False, height_ratios=heights
+    )[:, 0]
     for axes, (heading, rows) in zip(subplots, panels, strict=True):
         axes.axvline(0, color="black", linewidth=1)
         for y, row in enumerate(rows):
@@ -209,9 +218,8 @@ def draw_forest(
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context(SETTINGS):
-        figure = Figure((WIDTH, height), layout="constrained")
-        return figure, figure.add_subplot()
+    figure = Figure((WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
 
 
 def _draw_arm(axes: Axes, entry: Curves, *, log: bool) -> None:
@@ -259,7 +267,7 @@ def _draw_arm(axes: Axes, entry: Curves, *, log: bool) -> None:
         )
 
 
-def _drawable(values: Sequence[float], *, log: bool) -> np.ndarray:
+def _drawable(values: npt.ArrayLike, *, log: bool) -> npt.NDArray[np.float64]:
     """A logarithmic axis has no place for 0 and below."""
     array = np.asarray(values, dtype=float)
     return np.where(array > 0, array, np.nan) if log else array
@@ -275,13 +283,13 @@ def _set_log(axes: Axes) -> None:
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _crop(axes: Axes, means: Sequence[np.ndarray]) -> None:
-    """Cuts the lowest eighth of the means off, keeping what comes after."""
+def _crop(axes: Axes, means: Sequence[npt.NDArray[np.float64]]) -> None:
+    """Cuts the lowest quarter of the means off: the steep first epochs."""
     values = np.concatenate(means) if means else np.empty(0)
     values = values[np.isfinite(values)]
     if not values.size:
         return
-    low, high = np.quantile(values, 0.125), values.max()
+    low, high = np.quantile(values, 0.25), values.max()
     margin = 0.06 * (high - low)
     if margin > 0:
         axes.set_ylim(low - margin, high + 2 * margin)
@@ -304,8 +312,9 @@ def _draw_interval(
         y,
         style.marker,
         color=style.color,
-        markersize=8,
+        markersize=9,
         markeredgecolor="white",
+        markeredgewidth=0.5,
     )
 
 
@@ -330,6 +339,20 @@ def _handle(label: str, style: Style) -> Line2D:
     )
 
 
+def _legend_height(handles: Sequence[Line2D]) -> float:
+    """Inches that two columns of wrapped names need."""
+    lines = [str(handle.get_label()).count("\n") + 1 for handle in handles]
+    half = (len(lines) + 1) // 2
+    longer = max(sum(lines[:half]), sum(lines[half:]))
+    return 0.16 * longer + 0.08 * half
+
+
+def _row_height(labels: Sequence[str]) -> float:
+    """Inches that the longest wrapped label needs."""
+    lines = max(_wrapped(label, 22).count("\n") + 1 for label in labels)
+    return max(0.45, 0.17 * lines + 0.08)
+
+
 def _wrapped(text: str, width: int) -> str:
     """Text in lines; a dollar in a name does not begin mathematics."""
     lines = textwrap.wrap(text, width) or [text]
@@ -339,18 +362,23 @@ def _wrapped(text: str, width: int) -> str:
 def _svg(figure: Figure, title: str) -> str:
     """The figure as an element that can stand in a page beside others."""
     buffer = io.StringIO()
-    with matplotlib.rc_context(SETTINGS):
-        figure.savefig(
-            buffer,
-            format="svg",
-            metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
-        )
+    figure.savefig(
+        buffer,
+        format="svg",
+        metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")),
+    )
     text = buffer.getvalue()
     text = text[text.index("<svg ") :]
+    # A hundredth of a point is enough, and a third of the size.
+    text = re.sub(
+        r' d="[^"]*"',
+        lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]),
+        text,
+    )
     # HTML needs no namespaces.
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text)
     # Matplotlib names the parts of every figure alike.
-    prefix = re.sub(r"\W+", "-", title.lower())
+    prefix = f"f{zlib.crc32(title.encode()):08x}"
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", text)
     name = escape(title)
     return text.replace(

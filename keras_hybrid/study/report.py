@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -97,13 +98,36 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """One comparison in words."""
+    """One comparison in words.
 
-    arm: str
+    Attributes:
+        reference: "control" or "best baseline".
+        direction: "higher", "lower" or "unclear".
+        words: What to think of the difference.
+        figures: The difference with its interval, p and missing pairs.
+    """
+
     reference: str
-    difference: str
-    words: str
     direction: str
+    words: str
+    figures: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A cell in words: what a reader gets in ten seconds.
+
+    Attributes:
+        title: The cell and its target.
+        best: Which arm has the highest mean.
+        references: Who are the control and the best baseline.
+        hybrids: Label -> its verdicts.
+    """
+
+    title: str
+    best: str
+    references: str
+    hybrids: Mapping[str, Sequence[Verdict]]
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
@@ -116,9 +140,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
         A header and one line a row, without a newline at the end.
 
     Example:
-
     >>> from keras_hybrid.study.report import markdown_table
-    >>> markdown_table([]).startswith("| Cell | Arm | Role |")
+    >>> markdown_table([]).startswith("| Cell | Arm | Test")
     True
     """
     lines = [
@@ -140,17 +163,24 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
     """
     shown = [column for column in COLUMNS if column.in_terminal]
     for cell, of_cell in _by_cell(rows).items():
-        table = Table(title=Text(_title(cell, of_cell)), title_justify="left")
-        for index, column in enumerate(shown):
-            # The interval goes below its mean: half the width.
-            table.add_column(
-                column.header,
-                no_wrap=index > 0,
-                justify="right" if index else "left",
-            )
+        table = Table(
+            title=Text(_title(cell, of_cell)),
+            title_justify="left",
+            box=None,
+            padding=(0, 1, 1, 0),
+        )
+        table.add_column("Arm", overflow="fold")
+        for column in shown:
+            header = textwrap.fill(column.header, 10)
+            table.add_column(header, justify="right")
         for row in of_cell:
-            texts = (column.text(row) for column in shown)
-            table.add_row(*(Text(x.replace(" [", "\n[")) for x in texts))
+            # The second half of an entry goes below the first.
+            texts = (
+                re.sub(r",? (?=[\[(])", "\n", column.text(row))
+                for column in shown
+            )
+            label = Text(_label_with_diverged(row))
+            table.add_row(label, *(Text(text) for text in texts))
         console.print(table)
 
 
@@ -169,24 +199,28 @@ def write_markdown(
     """
     rows = summary(runs)
     parts = ["# Study of optimizers\n"]
-    for cell, of_cell in _by_cell(rows).items():
-        parts.append(f"**{_markdown(_title(cell, of_cell))}**\n")
-        lines = [_best(of_cell)] + [
-            f"{v.arm} minus {v.reference}: {v.difference}: {v.words}."
-            for v in _verdicts(of_cell)
+    for of_cell in _by_cell(rows).values():
+        finding = _finding(of_cell)
+        parts.append(f"**{_markdown(finding.title)}**\n")
+        lines = [finding.best, finding.references] + [
+            f"{label}: "
+            + "; ".join(
+                f"{v.words} {v.reference} ({v.figures})" for v in verdicts
+            )
+            for label, verdicts in finding.hybrids.items()
         ]
-        parts.append("".join(f"- {_markdown(line)}\n" for line in lines))
+        parts.append(_list(lines))
     parts.append(markdown_table(rows) + "\n")
-    sections = {
+    sections: dict[str, Sequence[str]] = {
         "Warnings": warnings,
         "How to read this": NOTES,
         "Commands": _commands(runs),
         "Versions": [f"{k}: {v}" for k, v in _versions(runs).items()],
     }
-    for heading, lines in sections.items():
-        if lines:
+    for heading, entries in sections.items():
+        if entries:
             parts.append(f"## {heading}\n")
-            parts.append("".join(f"- {_markdown(line)}\n" for line in lines))
+            parts.append(_list(entries))
     _write(path, "\n".join(parts))
 
 
@@ -210,9 +244,7 @@ def write_html(
     styles = {arm: figures.Style.of(i) for i, arm in enumerate(arms_of(runs))}
     cells = [
         {
-            "title": _title(cell, cell_rows),
-            "best": _best(cell_rows),
-            "verdicts": _verdicts(cell_rows),
+            "finding": _finding(cell_rows),
             "rows": [[c.text(row) for c in COLUMNS] for row in cell_rows],
             "figures": [
                 # Markup: figures.py has escaped the names already.
@@ -398,62 +430,65 @@ def _title(cell: Cell, rows: Sequence[Row]) -> str:
     return f"{cell} (target {100 * target:.2f} % validation accuracy: {best})"
 
 
-def _best(rows: Sequence[Row]) -> str:
-    """Which arm has the highest mean, in words."""
+def _finding(rows: Sequence[Row]) -> Finding:
     ranked = [
         (row.test_accuracy, row)
         for row in rows
         if row.test_accuracy is not None
     ]
-    if not ranked:
-        return "Every run diverged."
-    accuracy, best = max(ranked, key=lambda pair: pair[0].mean)
-    return (
-        f"Highest mean test accuracy: {best.label} ({_role(best)}), "
-        f"{_interval_text(_percent(accuracy), 2)} %, seeds: {_seeds(best)}."
+    best = "Every run diverged."
+    if ranked:
+        accuracy, row = max(ranked, key=lambda pair: pair[0].mean)
+        best = (
+            f"Highest mean test accuracy: {row.label} ({_role(row)}), "
+            f"{_interval_text(_percent(accuracy), 2)} %, "
+            f"seeds: {_seeds(row)}."
+        )
+    hybrids = {row: _verdicts(row) for row in rows if row.role == "hybrid"}
+    names = {}
+    for row in hybrids:
+        if row.against_control is not None:
+            names["Control"] = row.against_control.reference
+        if row.against_baseline is not None:
+            names["Best baseline"] = row.against_baseline.reference
+    return Finding(
+        title=_title(rows[0].cell, rows),
+        best=best,
+        references=". ".join(f"{k}: {v}" for k, v in names.items())
+        or "Nothing to compare a hybrid with",
+        hybrids={
+            row.label: verdicts for row, verdicts in hybrids.items() if verdicts
+        },
     )
 
 
-def _verdicts(rows: Sequence[Row]) -> list[Verdict]:
-    """What the hybrids did against control and best baseline."""
+def _verdicts(row: Row) -> list[Verdict]:
+    """What the hybrid did against control and best baseline."""
     verdicts = []
-    for row in rows:
-        for name, difference in (
-            ("control", row.against_control),
-            ("best baseline", row.against_baseline),
-        ):
-            if row.role != "hybrid" or difference is None:
-                continue
-            direction, words = _words(difference)
-            missing = len(row.seeds) - difference.paired.seeds
-            if missing:
-                words += f", {missing} of {len(row.seeds)} seeds without a pair"
-            verdicts.append(
-                Verdict(
-                    row.label,
-                    f"{name} ({difference.reference})",
-                    f"{_difference_text(difference)} points",
-                    words,
-                    direction,
-                )
-            )
+    for reference, difference in (
+        ("control", row.against_control),
+        ("best baseline", row.against_baseline),
+    ):
+        if difference is None:
+            continue
+        low, high = difference.paired.low, difference.paired.high
+        direction, words = "unclear", "no clear difference from"
+        if math.isnan(low):
+            words = "one seed, so no interval, against"
+        elif difference.is_clear:
+            direction = "higher" if low > 0 else "lower"
+            words = f"{direction} than"
+        numbers = f"{_difference_text(difference)} points"
+        if math.isfinite(difference.p_holm):
+            p = _p_text(difference)
+            numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
+        if direction == "unclear" and (low > 0 or high < 0):
+            numbers += ", the interval excludes 0 but p is not below 0.05"
+        unpaired = len(row.seeds) - difference.paired.seeds
+        if unpaired:
+            numbers += f", {unpaired} of {len(row.seeds)} seeds without a pair"
+        verdicts.append(Verdict(reference, direction, words, numbers))
     return verdicts
-
-
-def _words(difference: Difference) -> tuple[str, str]:
-    """Direction (a CSS class) and words."""
-    low, high = difference.paired.low, difference.paired.high
-    if math.isnan(low):
-        return "unclear", "one seed, so no interval"
-    if low <= 0 <= high:
-        return "unclear", "no clear difference"
-    p = _p_text(difference)
-    if not difference.is_clear:
-        return "unclear", (
-            f"no clear difference (the interval excludes 0, but p = {p})"
-        )
-    direction = "higher" if low > 0 else "lower"
-    return direction, f"{direction} (p = {p})"
 
 
 def _label_with_diverged(row: Row) -> str:
@@ -523,14 +558,12 @@ def _switch(row: Row) -> str:
         return "never" if row.role == "hybrid" else MISSING
     text = f"{row.switch_epoch:.1f} ({row.switch_step:g})"
     if row.switched < len(row.seeds):
-        text += f", {row.switched} of {len(row.seeds)}"
+        text += f" ({row.switched} of {len(row.seeds)})"
     return text
 
 
 COLUMNS = (
-    Column("Arm", lambda row: row.label, in_terminal=True),
-    Column("Role", _role),
-    Column("Seeds", _seeds, in_terminal=True),
+    Column("Arm", _label_with_diverged),
     Column(
         "Test accuracy, %",
         lambda row: _interval_text(_percent(row.test_accuracy), 2),
@@ -565,7 +598,13 @@ COLUMNS = (
         ),
     ),
     Column("Switch, epoch (step)", _switch, in_terminal=True),
+    Column("Seeds", _seeds),
+    Column("Role", _role),
 )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "".join(f"- {_markdown(line)}\n" for line in lines)
 
 
 def _markdown(text: str) -> str:

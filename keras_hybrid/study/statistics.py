@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from scipy import stats
 
 from keras_hybrid.study.record import Run
@@ -70,7 +71,6 @@ def mean_interval(
             between 0 and 1.
 
     Example:
-
     >>> from keras_hybrid.study.statistics import mean_interval
     >>> [round(x, 2) for x in mean_interval([1.0, 2.0, 3.0])]
     [2.0, -0.48, 4.48]
@@ -120,7 +120,6 @@ def paired_difference(
         Efron, Better Bootstrap Confidence Intervals (JASA 1987).
 
     Example:
-
     >>> from keras_hybrid.study.statistics import paired_difference
     >>> paired_difference({0: 3.0, 1: 4.0}, {1: 2.0, 2: 9.0}).mean
     2.0
@@ -168,7 +167,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         (Scandinavian Journal of Statistics, 1979).
 
     Example:
-
     >>> from keras_hybrid.study.statistics import holm
     >>> holm([0.5, 0.125])
     [0.5, 0.25]
@@ -203,7 +201,6 @@ def epochs_to_target(values: Sequence[float], target: float) -> int | None:
             finite.
 
     Example:
-
     >>> from keras_hybrid.study.statistics import epochs_to_target
     >>> epochs_to_target([0.5, 0.9, 0.8], target=0.9)
     2
@@ -240,7 +237,6 @@ def seconds_to_target(
             its epochs, or as `epochs_to_target`.
 
     Example:
-
     >>> from keras_hybrid.study.record import Run
     >>> from keras_hybrid.study.statistics import seconds_to_target
     >>> history = {"val_accuracy": [0.5, 0.9], "seconds": [2.5, 5.0]}
@@ -282,7 +278,6 @@ def generalization_gap(run: Run) -> float:
             finite training accuracy.
 
     Example:
-
     >>> from keras_hybrid.study.record import Run
     >>> from keras_hybrid.study.statistics import generalization_gap
     >>> run = Run("mnist", "mlp", "adam", 0, 1, {}, {}, "finished",
@@ -315,7 +310,6 @@ def area_under_curve(values: Sequence[float]) -> float:
         ValueError: If `values` is empty or not finite.
 
     Example:
-
     >>> from keras_hybrid.study.statistics import area_under_curve
     >>> area_under_curve([0.5, 1.0])
     0.75
@@ -324,7 +318,7 @@ def area_under_curve(values: Sequence[float]) -> float:
 
 
 def _bootstrap(
-    difference: np.ndarray[Any, np.dtype[np.float64]], confidence: float
+    difference: npt.NDArray[np.float64], confidence: float
 ) -> tuple[float, float]:
     """Bounds by BCa, or by percentiles where SciPy finds BCa undefined."""
     for method in ("BCa", "percentile"):
@@ -351,9 +345,7 @@ def _check_confidence(confidence: float) -> None:
         )
 
 
-def _finite(
-    name: str, values: Sequence[float]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _finite(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(

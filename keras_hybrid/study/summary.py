@@ -341,12 +341,10 @@ def _row(
     finished = _finished(runs)
     role = runs[0].configuration["role"]
     epochs, seconds = [], []
-    for run in finished if target is not None else []:
-        epoch = epochs_to_target(run.history["val_accuracy"], target)
-        if epoch is not None:
-            epochs.append(epoch)
+    if target is not None:
+        for run in finished:
+            epochs.append(epochs_to_target(run.history["val_accuracy"], target))
             seconds.append(seconds_to_target(run, target))
-    switched = [run for run in runs if run.switch_step is not None]
     losses = [run.test_loss for run in finished]
     has_losses = all(x is not None and math.isfinite(x) for x in losses)
     areas = [area_under_curve(run.history["val_accuracy"]) for run in finished]
@@ -365,12 +363,12 @@ def _row(
             [generalization_gap(run) for run in finished]
         ),
         target=target,
-        reached=len(epochs),
+        reached=len(epochs) - epochs.count(None),
         epochs_to_target=_median(epochs),
         seconds_to_target=_median(seconds),
-        switched=len(switched),
-        switch_step=_median([run.switch_step for run in switched]),
-        switch_epoch=_median([run.switch_epoch for run in switched]),
+        switched=sum(run.switch_step is not None for run in runs),
+        switch_step=_median([run.switch_step for run in runs]),
+        switch_epoch=_median([run.switch_epoch for run in runs]),
         against_control=(
             _difference(arms, arm, control) if role == "hybrid" else None
         ),
@@ -384,8 +382,10 @@ def _interval(values: list[Any]) -> Interval | None:
     return mean_interval(values) if values else None
 
 
-def _median(values: list[Any]) -> float | None:
-    return float(np.median(values)) if values else None
+def _median(values: Sequence[float | None]) -> float | None:
+    """Median of those that exist."""
+    exist = [value for value in values if value is not None]
+    return float(np.median(exist)) if exist else None
 
 
 def _difference(
@@ -395,7 +395,11 @@ def _difference(
     if reference is None:
         return None
     a, b = (
-        {run.seed: run.test_accuracy for run in _finished(arms[name])}
+        {
+            run.seed: run.test_accuracy
+            for run in _finished(arms[name])
+            if run.test_accuracy is not None
+        }
         for name in (arm, reference)
     )
     if not a.keys() & b.keys():
