@@ -28,9 +28,7 @@ model.fit(
     y,
     batch_size=64,
     epochs=6,
-    callbacks=[
-        keras_hybrid.SwitchCallback(keras_hybrid.triggers.AtEpoch(3))
-    ],
+    callbacks=[keras_hybrid.SwitchCallback(keras_hybrid.triggers.AtEpoch(3))],
     verbose=2,
 )
 inner = model.optimizer.inner_optimizer

@@ -23,9 +23,7 @@ history = model.fit(
     batch_size=64,
     epochs=10,
     validation_data=(x_val / 255.0, y_val),
-    callbacks=[
-        keras_hybrid.SwitchCallback(keras_hybrid.triggers.AtEpoch(5))
-    ],
+    callbacks=[keras_hybrid.SwitchCallback(keras_hybrid.triggers.AtEpoch(5))],
     verbose=2,
 )
 print("switched at update", model.optimizer.switch_step)

@@ -64,7 +64,5 @@ with (
         print("killed; the same call goes on from the backup")
     resumed = train(backup)
     unbroken = train(other)
-same = all(
-    np.array_equal(a, b) for a, b in zip(resumed, unbroken, strict=True)
-)
+same = all(np.array_equal(a, b) for a, b in zip(resumed, unbroken, strict=True))
 print("equal to the run that was never stopped:", same)

@@ -67,7 +67,6 @@ class SwitchCallback(keras.callbacks.Callback):
             known; at the end of an epoch if a monitored metric is missing.
 
     Example:
-
     >>> import keras_hybrid
     >>> callback = keras_hybrid.SwitchCallback(
     ...     keras_hybrid.triggers.Plateau("val_loss", patience=2)
@@ -144,9 +143,7 @@ class SwitchCallback(keras.callbacks.Callback):
         micro_batches = steps * (self.params["epochs"] - epoch)
         done = int(keras.ops.convert_to_numpy(optimizer._iterations))
         accumulated = optimizer.gradient_accumulation_steps or 1
-        optimizer.training_steps = max(
-            (done + micro_batches) // accumulated, 1
-        )
+        optimizer.training_steps = max((done + micro_batches) // accumulated, 1)
         self._told_steps = True
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -160,7 +157,7 @@ class SwitchCallback(keras.callbacks.Callback):
             else repr(optimizer.trigger)
         )
         if self.trigger is not None and not optimizer.has_switched:
-            holds = self._check(optimizer, epoch, logs)
+            holds = _check(self.trigger, optimizer, epoch, logs)
             if self.monitor_only:
                 logs["would_switch"] = int(holds)
                 if holds:
@@ -194,29 +191,6 @@ class SwitchCallback(keras.callbacks.Callback):
         logs["cooldown"] = optimizer.cooldown_factor
         logs["sgd_learning_rate"] = float("nan") if rate is None else rate
 
-    def _check(
-        self,
-        optimizer: HybridOptimizer,
-        epoch: int,
-        logs: MutableMapping[str, Any],
-    ) -> bool:
-        """Asks the trigger, with its state taken from the optimizer."""
-        trigger = self.trigger
-        stored = keras.ops.convert_to_numpy(optimizer._epoch_state)
-        mark = _fingerprint(trigger)
-        if stored[0] == mark:
-            length = len(trigger.get_state())
-            trigger.set_state([float(x) for x in stored[1 : 1 + length]])
-        else:
-            trigger.reset()
-        holds = trigger.check(epoch, logs)
-        state = np.zeros(EPOCH_STATE_SIZE, "float32")
-        values = trigger.get_state()
-        state[0] = mark
-        state[1 : 1 + len(values)] = values
-        optimizer._epoch_state.assign(state)
-        return holds
-
     def _say(self, message: str) -> None:
         if not self.verbose:
             return
@@ -225,6 +199,29 @@ class SwitchCallback(keras.callbacks.Callback):
             sys.stdout.flush()
         else:
             _LOGGER.info(message)
+
+
+def _check(
+    trigger: EpochTrigger,
+    optimizer: HybridOptimizer,
+    epoch: int,
+    logs: MutableMapping[str, Any],
+) -> bool:
+    """Asks the trigger, with its state taken from the optimizer."""
+    stored = keras.ops.convert_to_numpy(optimizer._epoch_state)
+    mark = _fingerprint(trigger)
+    if stored[0] == mark:
+        length = len(trigger.get_state())
+        trigger.set_state([float(x) for x in stored[1 : 1 + length]])
+    else:
+        trigger.reset()
+    holds = trigger.check(epoch, logs)
+    state = np.zeros(EPOCH_STATE_SIZE, "float32")
+    values = trigger.get_state()
+    state[0] = mark
+    state[1 : 1 + len(values)] = values
+    optimizer._epoch_state.assign(state)
+    return holds
 
 
 def _phase_text(optimizer: HybridOptimizer) -> str:

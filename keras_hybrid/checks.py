@@ -23,8 +23,9 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Returns `value` as a float; `low` and `high` are allowed themselves,
-    `above` and `below` are not.
+    """Returns `value` as a float.
+
+    `low` and `high` are allowed themselves, `above` and `below` are not.
     """
     bounds = [
         f"{sign} {limit}"
@@ -41,7 +42,7 @@ def number(
         allowed += " " + " and ".join(bounds)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         try:  # NumPy's scalars are numbers too, strings and arrays are not.
-            plain = value.item()
+            plain: Any = value.item()  # type: ignore[union-attr]
         except (AttributeError, ValueError):
             plain = None
         if isinstance(plain, bool) or not isinstance(plain, (int, float)):
@@ -81,9 +82,13 @@ def boolean(name: str, value: Any) -> bool:
 def text(name: str, value: Any) -> str:
     """Returns `value` if it is a non-empty string."""
     if not isinstance(value, str):
-        raise TypeError(f"`{name}` must be a string. Received: {name}={value!r}")
+        raise TypeError(
+            f"`{name}` must be a string. Received: {name}={value!r}"
+        )
     if not value:
-        raise ValueError(f"`{name}` must not be empty. Received: {name}={value!r}")
+        raise ValueError(
+            f"`{name}` must not be empty. Received: {name}={value!r}"
+        )
     return value
 
 
@@ -102,3 +107,52 @@ def call_text(obj: Any) -> str:
     """Returns `Class(argument=value, ...)` from the object's config."""
     arguments = ", ".join(f"{k}={v!r}" for k, v in obj.get_config().items())
     return f"{type(obj).__name__}({arguments})"
+
+
+def instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
+    """Returns `value` if it is None or a `kind`."""
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(
+            f"`{name}` must be None or {allowed}. Received: {name}={value!r}"
+        )
+    return value
+
+
+def base_arguments(kwargs: dict[str, Any]) -> None:
+    """Checks Keras' base arguments, most of which Keras takes silently."""
+    known = {
+        "weight_decay": {"low": 0},
+        "clipnorm": {"above": 0},
+        "clipvalue": {"above": 0},
+        "global_clipnorm": {"above": 0},
+        "ema_momentum": {"low": 0, "high": 1},
+        "loss_scale_factor": {"above": 0},
+    }
+    unknown = sorted(
+        set(kwargs)
+        - set(known)
+        - {
+            "name",
+            "use_ema",
+            "ema_overwrite_frequency",
+            "gradient_accumulation_steps",
+        }
+    )
+    if unknown:
+        raise TypeError(
+            "HybridOptimizer takes its own arguments and those of "
+            f"keras.optimizers.Optimizer. Received: {', '.join(unknown)}"
+        )
+    for name, bounds in known.items():
+        if kwargs.get(name) is not None:
+            number(name, kwargs[name], **bounds)
+    for name, low in (
+        ("ema_overwrite_frequency", 1),
+        ("gradient_accumulation_steps", 2),
+    ):
+        if kwargs.get(name) is not None:
+            integer(name, kwargs[name], low=low)
+    if "use_ema" in kwargs:
+        boolean("use_ema", kwargs["use_ema"])
+    if kwargs.get("name") is not None:
+        text("name", kwargs["name"])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import functools
-import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import checks, rules
+from keras_hybrid import checks, execution, rules
+from keras_hybrid.groups import SCOPES, grouped
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import Signals, StepTrigger
 
 Tensor = Any
-
-SCOPES = ("model", "layer", "variable")
 
 # Room for the state of the epoch triggers that SwitchCallback watches: the
 # number of variables may not depend on them, or checkpoints would not load.
@@ -103,7 +101,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     the second moment is neither read nor written.
 
     Example:
-
     >>> import keras, keras_hybrid
     >>> optimizer = keras_hybrid.HybridOptimizer(
     ...     learning_rate=1e-3, trigger=keras_hybrid.triggers.AtStep(2)
@@ -145,7 +142,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         if not callable(learning_rate):
             learning_rate = checks.number("learning_rate", learning_rate, low=0)
-        _check_base_arguments(kwargs)
+        checks.base_arguments(kwargs)
         super().__init__(learning_rate=learning_rate, **kwargs)
         self.beta_1 = checks.number("beta_1", beta_1, low=0, below=1)
         self.beta_2 = checks.number("beta_2", beta_2, low=0, below=1)
@@ -170,19 +167,22 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 f"sgd_learning_rate={sgd_learning_rate!r}"
             )
         self.carry_momentum = checks.boolean("carry_momentum", carry_momentum)
-        self.trigger = _instance_or_none(
+        self.trigger = checks.instance_or_none(
             "trigger",
             trigger,
             StepTrigger,
             "a step trigger (AtStep, ProjectionConverged, "
             "GradientSignalToNoise); epoch triggers go to SwitchCallback",
         )
-        self.transition = _instance_or_none(
-            "transition", transition, Transition, "Hard(...) or Blend(...)"
-        ) or Hard()
+        self.transition = (
+            checks.instance_or_none(
+                "transition", transition, Transition, "Hard(...) or Blend(...)"
+            )
+            or Hard()
+        )
         self.scope = checks.choice("scope", scope, SCOPES)
         self.scale_scope = checks.choice("scale_scope", scale_scope, SCOPES)
-        self.cooldown = _instance_or_none(
+        self.cooldown = checks.instance_or_none(
             "cooldown", cooldown, Cooldown, "Cooldown(...)"
         )
         self.jit_compile = checks.choice(
@@ -203,8 +203,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         self._training_steps_known = False
         self._rebindable = False
-        # Outside Keras' and TensorFlow's tracking.
-        self._compiled = types.SimpleNamespace(steps={})
+        self._phases = execution.CompiledPhases()
 
     # ---- Construction -------------------------------------------------------
 
@@ -223,7 +222,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _ever_mixed(self) -> bool:
         """Whether an update can lie between the two phases."""
         at_once = isinstance(self.transition, Hard) and self.transition.end == 1
-        return not at_once or len(self._group_names) > 1
+        return not at_once or len(self._groups.names) > 1
 
     @property
     def _sgd_momentum(self) -> float:
@@ -240,7 +239,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        if self.jit_compile is True and _strategy_is_active():
+        if self.jit_compile is True and execution.strategy_is_active():
             raise ValueError(
                 "`jit_compile` must be 'auto' or False under a tf.distribute "
                 "strategy, which cannot run inside XLA. Received: "
@@ -265,17 +264,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._state_dtype = "float64" if wide else "float32"
         self._add_state(len(variables))
         # Of Keras' own tracking only: TensorFlow's checkpoints follow lists.
-        self._compiled.steps.clear()
+        self._phases.clear()
 
     def _build_groups(self, variables: Sequence[Any]) -> None:
         """Assigns each variable its decision group and its scale group."""
-        self._group_names, self._group_of = _groups(variables, self.scope)
-        names, self._scale_group_of = _groups(variables, self.scale_scope)
-        self._scale_groups = len(names)
+        self._groups = grouped(variables, self.scope)
+        self._scale_groups = grouped(variables, self.scale_scope)
 
     def _add_state(self, variable_count: int) -> None:
         """Adds the small vectors, in a fixed order."""
-        groups = len(self._group_names)
+        groups = len(self._groups.names)
         starts = self._starts_switched
         start_weight = 0.0
         if starts:
@@ -296,10 +294,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         # The moving averages whose ratio estimates rho (rules.scale_parts),
         # one entry a scale group and one for the model.
         self._scale_numerators = self._vector(
-            "scale_numerator", self._scale_groups + 1, 0
+            "scale_numerator", len(self._scale_groups.names) + 1, 0
         )
         self._scale_denominators = self._vector(
-            "scale_denominator", self._scale_groups + 1, 0
+            "scale_denominator", len(self._scale_groups.names) + 1, 0
         )
         self._training_steps = self._vector(
             "training_steps", None, -1, dtype="int"
@@ -332,7 +330,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         Keras' Adam squares each duplicate index alone; the dense gradient is
         the gradient.
         """
-        return super()._clip_gradients([_dense(g) for g in grads])
+        return super()._clip_gradients([execution.dense(g) for g in grads])
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the update itself decays, with the cool-down's factor."""
@@ -357,61 +355,25 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         variables = list(trainable_variables)
         indices = tuple(self._get_variable_index(v) for v in variables)
-        rate = ops.cast(
-            ops.convert_to_tensor(learning_rate), self._state_dtype
-        )
+        rate = ops.cast(ops.convert_to_tensor(learning_rate), self._state_dtype)
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         if keras.backend.backend() != "tensorflow":
             self._update(variables, indices, "mixed", grads, rate, step)
-        elif _strategy_is_active():
+        elif execution.strategy_is_active():
             self._distributed_update(variables, indices, grads, rate, step)
-        elif _inside_xla():
+        elif execution.inside_xla():
             self._update(variables, indices, "mixed", grads, rate, step)
         else:
-            self._dispatch(variables, indices, list(grads), rate, step)
-
-    def _dispatch(
-        self,
-        variables: list[Any],
-        indices: tuple[int, ...],
-        grads: list[Tensor],
-        rate: Tensor,
-        step: Tensor,
-    ) -> None:
-        """Runs only the phase that applies, each compiled on its own.
-
-        A `cond` inside XLA computes both branches; this one stays outside.
-        """
-        import tensorflow as tf
-
-        if indices not in self._compiled.steps:
-            jit = self.jit_compile is not False
-            self._compiled.steps[indices] = {
-                phase: tf.function(
-                    functools.partial(
-                        self._update, variables, indices, phase
-                    ),
-                    jit_compile=jit,
-                    autograph=False,
-                )
-                for phase in ("adaptive", "mixed", "sgd")
-            }
-        phases = self._compiled.steps[indices]
-
-        def run(phase: str) -> Callable[[], Tensor]:
-            def branch() -> Tensor:
-                phases[phase](grads, rate, step)
-                return tf.constant(0)
-
-            return branch
-
-        def before() -> Tensor:
-            if not self._ever_mixed:
-                return run("adaptive")()
-            none_switched = tf.reduce_max(self._switch_steps.value) < 0
-            return tf.cond(none_switched, run("adaptive"), run("mixed"))
-
-        tf.cond(tf.reduce_min(self._weights.value) >= 1, run("sgd"), before)
+            self._phases.run(
+                indices,
+                functools.partial(self._update, variables, indices),
+                (list(grads), rate, step),
+                jit=self.jit_compile is not False,
+                all_switched=lambda: ops.min(self._weights) >= 1,
+                none_switched=(lambda: ops.max(self._switch_steps) < 0)
+                if self._ever_mixed
+                else None,
+            )
 
     def _update(
         self,
@@ -460,7 +422,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         max_slot = self._second_moments_max[index]
         v = ops.convert_to_tensor(v_slot)
         v_max = None if max_slot is None else ops.convert_to_tensor(max_slot)
-        constants = {
+        constants: dict[str, Any] = {
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "scale": self._scale,
@@ -493,7 +455,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Names of the sums over weights that something reads."""
         needs = set() if self.trigger is None else set(self.trigger.needs)
         if self._estimated:
-            needs |= _SCALE_NEEDS[self.sgd_scale]
+            needs |= _SCALE_NEEDS[str(self.sgd_scale)]
         return needs
 
     def _statistics(
@@ -528,7 +490,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if isinstance(self.sgd_learning_rate, float):
             # Fixed in the first update after the switch whose rate is not 0.
             unset = ops.logical_and(
-                self._by_variable(switched), ops.logical_and(scales == 0, rate > 0)
+                self._groups.spread(switched),
+                ops.logical_and(scales == 0, rate > 0),
             )
             target = self.sgd_learning_rate / (1 - momentum)
             scales = ops.where(
@@ -537,7 +500,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         sgd_steps = rate * scales
         if callable(self.sgd_learning_rate):
             scheduled = _per_entry(self.sgd_learning_rate, position)
-            sgd_steps = self._by_variable(scheduled / (1 - momentum))
+            sgd_steps = self._groups.spread(scheduled / (1 - momentum))
         weights = ops.convert_to_tensor(self._weights)
         beta_1 = _constant(self.beta_1, dtype)
         updates = ops.cast(step, dtype) + 1
@@ -554,7 +517,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "factor": factor,
             "rates": rate * factor,
             "scales": scales,
-            "sgd_steps": sgd_steps * self._by_variable(factor),
+            "sgd_steps": sgd_steps * self._groups.spread(factor),
             "weights": weights,
             "beta": beta_1 + weights * (momentum - beta_1),
             "kept": kept,
@@ -563,10 +526,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "correction_2": 1
             - ops.power(_constant(self.beta_2, dtype), adaptive_steps + 1),
         }
-
-    def _by_variable(self, groups: Tensor) -> Tensor:
-        """Spreads one entry a decision group to one a variable."""
-        return ops.take(groups, np.array(self._group_of, "int32"), axis=0)
 
     def _settings(
         self, plan: dict[str, Tensor], indices: Sequence[int], variables: Any
@@ -582,7 +541,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         settings = []
         for index, variable in zip(indices, variables, strict=True):
-            group = self._group_of[index]
+            group = self._groups.of[index]
             dtype = keras.backend.standardize_dtype(variable.dtype)
             decays = self.weight_decay is not None and self._use_weight_decay(
                 variable
@@ -624,12 +583,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             fires = self._ask_trigger(plan, indices, sums)
             estimate, exists = self._estimate(*parts)
             fires = ops.logical_and(
-                ops.logical_and(fires, waiting), self._all_by_group(exists)
+                ops.logical_and(fires, waiting), self._groups.every(exists)
             )
             switch_steps = ops.where(fires, step + 1, switch_steps)
             if self.sgd_learning_rate is None:
                 fixed = ops.where(
-                    self._by_variable(fires), estimate, plan["scales"]
+                    self._groups.spread(fires), estimate, plan["scales"]
                 )
                 self.assign(self._scales, fixed)
             self.assign(self._switch_steps, switch_steps)
@@ -659,20 +618,19 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         active_of = ops.unstack(active)
         # Variables that have switched no longer count.
         masked = [
-            {name: s * active_of[self._group_of[i]] for name, s in row.items()}
+            {name: s * active_of[self._groups.of[i]] for name, s in row.items()}
             for i, row in zip(indices, sums, strict=True)
         ]
-        of = [self._scale_group_of[i] for i in indices]
         totals = {
             name: ops.stack(
                 [
-                    *_group_sums(masked, of, self._scale_groups, name, dtype),
+                    *self._scale_groups.sums(masked, indices, name, dtype),
                     sum(row[name] for row in masked),
                 ]
             )
-            for name in sorted(_SCALE_NEEDS[self.sgd_scale])
+            for name in sorted(_SCALE_NEEDS[str(self.sgd_scale)])
         }
-        values = rules.scale_parts(self.sgd_scale, totals)
+        values = rules.scale_parts(str(self.sgd_scale), totals)
         present = self._scale_group_presence(active_of) > 0
         new = tuple(
             ops.where(
@@ -687,12 +645,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return new
 
     def _scale_group_presence(self, active: list[Tensor]) -> Tensor:
-        """Returns 1 for scale groups with a variable still adaptive, else 0;
-        the last entry is the model.
+        """Returns 1 for scale groups with a variable still adaptive, else 0.
+
+        The last entry is the model.
         """
-        members: list[set[int]] = [set() for _ in range(self._scale_groups)]
+        members: list[set[int]] = [set() for _ in self._scale_groups.names]
         for group, scale_group in zip(
-            self._group_of, self._scale_group_of, strict=True
+            self._groups.of, self._scale_groups.of, strict=True
         ):
             members[scale_group].add(group)
         present = [
@@ -708,8 +667,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         sums: list[dict[str, Tensor]],
     ) -> Tensor:
         """Updates the trigger's state, returns which groups it fires for."""
-        of = [self._group_of[i] for i in indices]
-        groups = len(self._group_names)
         signals = Signals(
             step=plan["step"],
             learning_rate=plan["rate"],
@@ -719,7 +676,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             beta_2=self.beta_2,
             **{
                 name: ops.stack(
-                    _group_sums(sums, of, groups, name, self._state_dtype)
+                    self._groups.sums(sums, indices, name, self._state_dtype)
                 )
                 for name in sorted(self.trigger.needs)
             },
@@ -734,10 +691,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self, numerators: Tensor, denominators: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns rho for each variable, and whether there is an estimate."""
-        count = len(self._group_of)
+        count = len(self._groups.of)
         if not self._estimated:
             # A float sgd_learning_rate fixes rho in the first SGD update.
-            scale = 0.0 if self.sgd_learning_rate is not None else self.sgd_scale
+            scale = (
+                0.0 if self.sgd_learning_rate is not None else self.sgd_scale
+            )
             return (
                 ops.full((count,), scale, self._state_dtype),
                 ops.ones((count,), "bool"),
@@ -749,23 +708,15 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         rho = ops.where(valid, rho, rho[-1])
         valid = ops.logical_or(valid, valid[-1])
-        of = np.array(self._scale_group_of, "int32")
-        return ops.take(rho, of, axis=0), ops.take(valid, of, axis=0)
+        # The last entry is the model's; the groups' come before it.
+        spread = self._scale_groups.spread
+        return spread(rho), spread(valid)
 
     def _current_estimate(self) -> tuple[Tensor, Tensor]:
         return self._estimate(
             ops.convert_to_tensor(self._scale_numerators),
             ops.convert_to_tensor(self._scale_denominators),
         )
-
-    def _all_by_group(self, exists: Tensor) -> Tensor:
-        """Returns for each decision group whether all its variables do."""
-        members: list[list[Tensor]] = [[] for _ in self._group_names]
-        for index, group in enumerate(self._group_of):
-            members[group].append(exists[index])
-        return ops.stack([ops.all(ops.stack(m)) for m in members])
-
-    # ---- tf.distribute ------------------------------------------------------
 
     def _distributed_update(
         self,
@@ -775,14 +726,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         rate: Tensor,
         step: Tensor,
     ) -> None:
-        """The plain path under a tf.distribute strategy.
-
-        As Keras' own: gradients are summed over the replicas, then every
-        variable is updated where it lives; the small vectors follow from the
-        first replica's sums, which are all equal.
-        """
-        import tensorflow as tf
-
+        """The plain path under a tf.distribute strategy."""
         values = [
             v.value if isinstance(v, keras.Variable) else v for v in variables
         ]
@@ -790,38 +734,24 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             list(zip(grads, values, strict=True))
         )
 
-        def update(strategy: Any, pairs: Any, rate: Tensor, step: Tensor) -> None:
-            plan = self._plan(rate, step)
-            sums = []
-            all_settings = self._settings(plan, indices, values)
-            for (grad, variable), index, settings in zip(
-                pairs, indices, all_settings, strict=True
-            ):
+        def plan() -> tuple[dict[str, Tensor], list[rules.Settings]]:
+            whole = self._plan(rate, step)
+            return whole, self._settings(whole, indices, values)
 
-                def one(
-                    var: Any,
-                    g: Tensor,
-                    index: int = index,
-                    settings: rules.Settings = settings,
-                ) -> dict[str, Tensor]:
-                    return self._update_variable(
-                        var, g, index, "mixed", settings
-                    )
+        def finish(
+            whole: dict[str, Tensor], sums: list[dict[str, Tensor]]
+        ) -> None:
+            self._advance(whole, indices, sums)
+            self._keep_scales(whole)
 
-                parts = strategy.extended.update(
-                    variable, one, args=(grad,), group=False
-                )
-                sums.append(
-                    {
-                        name: strategy.experimental_local_results(part)[0]
-                        for name, part in parts.items()
-                    }
-                )
-            self._advance(plan, indices, sums)
-            self._keep_scales(plan)
-
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            update, self._distribution_strategy, pairs, rate, step
+        execution.update_on_replicas(
+            self._distribution_strategy,
+            pairs,
+            plan,
+            lambda i, variable, grad, settings: self._update_variable(
+                variable, grad, indices[i], "mixed", settings
+            ),
+            finish,
         )
 
     # ---- What the user asks and reads ---------------------------------------
@@ -848,7 +778,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         steps = ops.convert_to_numpy(self._switch_steps)
         waiting = steps < 0
         estimate, exists = self._current_estimate()
-        newly = waiting[self._group_of]
+        newly = waiting[self._groups.of]
         if not ops.convert_to_numpy(exists)[newly].all():
             raise ValueError(
                 "`switch()` needs an estimate of the SGD learning rate, and no "
@@ -884,7 +814,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             (self._epoch_state, 0),
         ):
             variable.assign(np.full(variable.shape, value))
-        groups = len(self._group_names)
+        groups = len(self._groups.names)
         initial = [] if self.trigger is None else self.trigger.init(groups)
         for variable, value in zip(self._trigger_state, initial, strict=True):
             variable.assign(value)
@@ -913,7 +843,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         steps = ops.convert_to_numpy(self._switch_steps).tolist()
         return {
             name: None if step < 0 else step
-            for name, step in zip(self._group_names, steps, strict=True)
+            for name, step in zip(self._groups.names, steps, strict=True)
         }
 
     @property
@@ -949,7 +879,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             else:
                 guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
             sgd_steps = np.where(waiting, guess, sgd_steps)
-        names, _ = _groups(self._trainable_variables, "variable")
+        names = grouped(self._trainable_variables, "variable").names
         return {
             name: float(size * (1 - self._sgd_momentum)) if has else None
             for name, size, has in zip(names, sgd_steps, known, strict=True)
@@ -965,7 +895,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if not rates or None in rates:
             return None
         sizes = [int(np.prod(v.shape)) for v in self._trainable_variables]
-        return float(np.average(rates, weights=sizes))
+        return float(np.average(np.array(rates, float), weights=sizes))
 
     @property
     def cooldown_factor(self) -> float:
@@ -994,6 +924,17 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._check_built("training_steps")
         self._training_steps.assign(steps)
         self._training_steps_known = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Always reaches the setter of `training_steps`.
+
+        Keras' own drops an assignment whose value the property returns
+        already, as after a restore.
+        """
+        if name == "training_steps":
+            type(self).training_steps.__set__(self, value)
+        else:
+            super().__setattr__(name, value)
 
     # ---- Saving -------------------------------------------------------------
 
@@ -1066,8 +1007,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             self._trainable_variables_indices = {
                 self._var_key(v): i for i, v in enumerate(variables)
             }
-            self._trainable_variables = list(variables)
-            self._compiled.steps.clear()
+            self._trainable_variables: list[Any] = list(variables)
+            self._phases.clear()
         super()._check_variables_are_known(variables)
 
 
@@ -1091,39 +1032,6 @@ def _unpickled(config: Any, shapes: Any, values: Any) -> HybridOptimizer:
     return optimizer
 
 
-def _groups(
-    variables: Sequence[Any], scope: str
-) -> tuple[list[str], list[int]]:
-    """Returns the groups' names and each variable's group."""
-    if scope == "model":
-        return ["model"], [0] * len(variables)
-    paths = [str(getattr(v, "path", v.name)) for v in variables]
-    if scope == "variable":
-        names = [
-            path if paths.count(path) == 1 else f"{path}:{i}"
-            for i, path in enumerate(paths)
-        ]
-        return names, list(range(len(variables)))
-    keys = [path.rpartition("/")[0] or path for path in paths]
-    names = list(dict.fromkeys(keys))
-    return names, [names.index(key) for key in keys]
-
-
-def _group_sums(
-    rows: list[dict[str, Tensor]],
-    of: Sequence[int],
-    groups: int,
-    name: str,
-    dtype: str,
-) -> list[Tensor]:
-    """Sums the statistic `name` over the rows of each group."""
-    zero = ops.zeros((), dtype)
-    return [
-        sum((row[name] for row, g in zip(rows, of, strict=True) if g == i), zero)
-        for i in range(groups)
-    ]
-
-
 def _constant(value: float, dtype: Any) -> Tensor:
     """A tensor of `value`; a cast would go through float32."""
     return ops.convert_to_tensor(value, dtype=dtype)
@@ -1139,81 +1047,9 @@ def _per_entry(schedule: Any, positions: Tensor) -> Tensor:
     )
 
 
-def _dense(grad: Any) -> Any:
-    """Sums IndexedSlices over duplicate indices; other tensors pass."""
-    if type(grad).__name__ == "IndexedSlices":
-        return ops.convert_to_tensor(grad, sparse=False)
-    return grad
-
-
-def _strategy_is_active() -> bool:
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return bool(tf.distribute.has_strategy())
-
-
-def _inside_xla() -> bool:
-    import tensorflow as tf
-    from tensorflow.python.ops import control_flow_util
-
-    return not tf.executing_eagerly() and bool(
-        control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    )
-
-
-def _instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
-    if value is not None and not isinstance(value, kind):
-        raise TypeError(
-            f"`{name}` must be None or {allowed}. Received: {name}={value!r}"
-        )
-    return value
-
-
 def _sgd_learning_rate(value: Any) -> Any:
     if value is None or isinstance(
         value, keras.optimizers.schedules.LearningRateSchedule
     ):
         return value
     return checks.number("sgd_learning_rate", value, above=0)
-
-
-def _check_base_arguments(kwargs: dict[str, Any]) -> None:
-    """Checks what Keras' base optimizer takes silently."""
-    known = {
-        "weight_decay": {"low": 0},
-        "clipnorm": {"above": 0},
-        "clipvalue": {"above": 0},
-        "global_clipnorm": {"above": 0},
-        "ema_momentum": {"low": 0, "high": 1},
-        "loss_scale_factor": {"above": 0},
-    }
-    unknown = sorted(
-        set(kwargs)
-        - set(known)
-        - {
-            "name",
-            "use_ema",
-            "ema_overwrite_frequency",
-            "gradient_accumulation_steps",
-        }
-    )
-    if unknown:
-        raise TypeError(
-            "HybridOptimizer takes its own arguments and those of "
-            f"keras.optimizers.Optimizer. Received: {', '.join(unknown)}"
-        )
-    for name, bounds in known.items():
-        if kwargs.get(name) is not None:
-            checks.number(name, kwargs[name], **bounds)
-    for name, low in (
-        ("ema_overwrite_frequency", 1),
-        ("gradient_accumulation_steps", 2),
-    ):
-        if kwargs.get(name) is not None:
-            checks.integer(name, kwargs[name], low=low)
-    if "use_ema" in kwargs:
-        checks.boolean("use_ema", kwargs["use_ema"])
-    if kwargs.get("name") is not None:
-        checks.text("name", kwargs["name"])

@@ -108,7 +108,6 @@ def SWATS(  # noqa: N802
     algorithm would go uphill.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.SWATS(scope="layer").scale_scope
     'layer'
@@ -157,7 +156,6 @@ def GNMT(  # noqa: N802
         ValueError: If an argument is outside its range.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.GNMT(decay_steps=[1_200_000, 1_400_000]).momentum
     0.0
@@ -226,7 +224,6 @@ def RMSpropWarmup(  # noqa: N802
     the paper, which reaches 1.5; this is the continuous, monotone form.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.RMSpropWarmup(warmup_steps=1250).transition.curve
     'akiba'
@@ -278,7 +275,6 @@ def AdaBound(  # noqa: N802
         ValueError: If an argument is outside its range.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.AdaBound(gamma=0.01).transition.steps
     100
@@ -306,7 +302,6 @@ def AMSBound(**kwargs: Any) -> HybridOptimizer:  # noqa: N802
         **kwargs: Arguments of `AdaBound`, without `amsgrad`.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.AMSBound().amsgrad
     True
@@ -347,7 +342,6 @@ def DSTAdam(  # noqa: N802
     `training_steps` r stays at `lower`.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.DSTAdam(training_steps=1000).transition.curve
     'exponential'
@@ -358,7 +352,9 @@ def DSTAdam(  # noqa: N802
     steps = checks.integer("training_steps", training_steps, low=2)
     upper = checks.number("upper", upper, above=0)
     lower = checks.number("lower", lower, above=0)
-    kept = 1 - checks.number("beta_1", kwargs.get("beta_1", 0.9), low=0, below=1)
+    kept = 1 - checks.number(
+        "beta_1", kwargs.get("beta_1", 0.9), low=0, below=1
+    )
     first = upper + (lower - upper) / steps
     return CorrectedHybrid(
         checks.number("learning_rate", learning_rate, above=0),
@@ -397,7 +393,6 @@ def Padam(  # noqa: N802
         ValueError: If an argument is outside its range.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.Padam(partial=0.125).transition.end
     0.75
@@ -441,7 +436,6 @@ def MAS(  # noqa: N802
     Departure: both steps share one momentum, `beta_1`.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.MAS().transition
     Hard(end=0.5)
@@ -486,7 +480,6 @@ def Grafted(  # noqa: N802
     ever; here it is estimated before the switch, so that SGD costs SGD.
 
     Example:
-
     >>> from keras_hybrid import presets
     >>> presets.Grafted(switch_step=500).sgd_scale
     'norm'

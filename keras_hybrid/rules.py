@@ -179,8 +179,10 @@ def mixed_update(
 
 
 def projection(step_square: Tensor, step_descent: Tensor) -> Tensor:
-    """Returns gamma = p.p / -p.g, the learning rate of SGD whose projection
-    on the adaptive step p is p itself (Keskar & Socher 2017, equation 4).
+    """Returns gamma = p.p / -p.g.
+
+    The learning rate of SGD whose step, projected on the adaptive step p, is p
+    itself (Keskar & Socher 2017, equation 4).
 
     Args:
         step_square: p.p, summed over the weights of a group.
@@ -193,8 +195,10 @@ def projection(step_square: Tensor, step_descent: Tensor) -> Tensor:
 
 
 def norm_ratio(step_square: Tensor, moment_square: Tensor) -> Tensor:
-    """Returns |p| / |m|: SGD's step gets the length of the adaptive one
-    (learning-rate grafting, Agarwal et al. 2020). Where m is 0 it is 0.
+    """Returns |p| / |m|, and 0 where m is 0.
+
+    With it SGD's step gets the length of the adaptive one (learning-rate
+    grafting, Agarwal et al. 2020).
     """
     exists = moment_square > 0
     ratio = step_square / ops.where(exists, moment_square, 1)

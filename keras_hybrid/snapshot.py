@@ -66,7 +66,8 @@ def restore(path: Path, model: Any) -> dict[str, list[float]]:
     except Exception as error:  # zipfile, zlib, NumPy and JSON all differ.
         raise DamagedSnapshot(f"{path}: not readable ({error})") from error
     fits = extra == 0 and all(
-        tuple(v.shape) == a.shape for v, a in zip(variables, arrays, strict=True)
+        tuple(v.shape) == a.shape
+        for v, a in zip(variables, arrays, strict=True)
     )
     if not fits:
         raise DamagedSnapshot(f"{path}: a snapshot of another model")

@@ -125,7 +125,6 @@ class Hard(Transition):
         ValueError: If `end` is outside [0, 1].
 
     Example:
-
     >>> from keras_hybrid import HybridOptimizer, transitions, triggers
     >>> HybridOptimizer(
     ...     trigger=triggers.AtStep(1000), transition=transitions.Hard()
@@ -179,7 +178,6 @@ class Blend(Transition):
         ValueError: If an argument is outside its range or choices.
 
     Example:
-
     >>> from keras_hybrid import transitions
     >>> blend = transitions.Blend(4, curve="linear")
     >>> [float(blend.weight(float(j))) for j in range(5)]
@@ -246,7 +244,6 @@ class Cooldown:
         ValueError: If an argument is outside its range or choices.
 
     Example:
-
     >>> from keras_hybrid import transitions
     >>> cooldown = transitions.Cooldown("linear", steps=4, final=0.2)
     >>> [round(float(cooldown.factor(float(j), 4.0)), 3) for j in range(6)]

@@ -145,8 +145,9 @@ class StepTrigger(Trigger):
     def update(
         self, state: list[Tensor], signals: Signals
     ) -> tuple[Tensor, list[Tensor]]:
-        """Returns whether the groups switch before the next update, and the
-        new state. The first is a bool tensor of shape () or (groups,).
+        """Returns whether the groups switch before the next update.
+
+        And the new state. The first is a bool tensor of shape () or (groups,).
         """
         raise NotImplementedError
 
@@ -165,7 +166,6 @@ class AtStep(StepTrigger):
         ValueError: If `n` is negative.
 
     Example:
-
     >>> from keras_hybrid import triggers
     >>> triggers.AtStep(100) | triggers.ProjectionConverged()
     ... # doctest: +ELLIPSIS
@@ -194,8 +194,9 @@ class AtStep(StepTrigger):
 
 
 class _Patient(StepTrigger):
-    """A step trigger whose condition must hold `patience` updates in a row,
-    not before `min_steps` updates, and that fires after `max_steps` anyway.
+    """A condition that must hold for `patience` updates in a row.
+
+    Not before `min_steps` updates; after `max_steps` it fires anyway.
     """
 
     def __init__(
@@ -262,7 +263,6 @@ class ProjectionConverged(_Patient):
         ValueError: If an argument is outside its range.
 
     Example:
-
     >>> from keras_hybrid import HybridOptimizer, triggers
     >>> optimizer = HybridOptimizer(
     ...     trigger=triggers.ProjectionConverged(min_steps=500)
@@ -348,7 +348,6 @@ class GradientSignalToNoise(_Patient):
         ValueError: If an argument is outside its range.
 
     Example:
-
     >>> from keras_hybrid import HybridOptimizer, triggers
     >>> optimizer = HybridOptimizer(
     ...     trigger=triggers.GradientSignalToNoise(threshold=0.05)
@@ -383,9 +382,7 @@ class GradientSignalToNoise(_Patient):
         signal = signals.moment_square / signals.correction_1**2
         total = signals.second_moment / signals.correction_2
         # (r - c) / (1 - r) < threshold, without dividing by r's zeros.
-        holds = (
-            signal - noise_floor * total < self.threshold * (total - signal)
-        )
+        holds = signal - noise_floor * total < self.threshold * (total - signal)
         fired, count = self._patiently(holds, state[0], signals)
         return fired, [count]
 
@@ -533,7 +530,6 @@ class AtEpoch(EpochTrigger):
         ValueError: If `n` is below 1.
 
     Example:
-
     >>> from keras_hybrid import triggers
     >>> trigger = triggers.AtEpoch(2)
     >>> [trigger.update(finished) for finished in (1, 2, 3)]
@@ -575,7 +571,6 @@ class Plateau(EpochTrigger):
         ValueError: If an argument is outside its range or choices.
 
     Example:
-
     >>> from keras_hybrid import triggers
     >>> trigger = triggers.Plateau(patience=2)
     >>> [trigger.update(v) for v in (1.0, 0.8, 0.9, 0.85)]
@@ -646,7 +641,6 @@ class GeneralizationGap(EpochTrigger):
         ValueError: If an argument is outside its range or choices.
 
     Example:
-
     >>> from keras_hybrid import triggers
     >>> trigger = triggers.GeneralizationGap(0.1, metric="accuracy")
     >>> trigger.check(0, {"accuracy": 0.9, "val_accuracy": 0.85})
@@ -709,7 +703,6 @@ class MetricReached(EpochTrigger):
         ValueError: If an argument is outside its range or choices.
 
     Example:
-
     >>> from keras_hybrid import triggers
     >>> trigger = triggers.MetricReached("val_accuracy", 0.9)
     >>> [trigger.update(v) for v in (0.85, 0.9)]

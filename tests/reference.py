@@ -137,6 +137,25 @@ def swats(
     )
 
 
+def projection_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
+    """SWATS' gamma with both parts averaged first: E[p.p] / E[-p.g].
+
+    The trace after each update, p the step at unit learning rate.
+    """
+    m = np.zeros(len(grads[0]))
+    v = np.zeros(len(grads[0]))
+    square, descent, trace = 0.0, 0.0, []
+    for index, g in enumerate(grads):
+        k = index + 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        p = -math.sqrt(1 - b2**k) / (1 - b1**k) * m / (np.sqrt(v) + eps)
+        square = b2 * square + (1 - b2) * (p @ p)
+        descent = b2 * descent + (1 - b2) * -(p @ g)
+        trace.append((square / (1 - b2**k)) / (descent / (1 - b2**k)))
+    return np.array(trace)
+
+
 # ---- Learning-rate grafting -------------------------------------------------
 
 

@@ -485,6 +485,9 @@ class TracedTrigger(StepTrigger):
         self.traces += 1
         return signals.step < 0, state
 
+    def get_config(self):
+        return {}
+
 
 @pytest.mark.parametrize(
     ("transition", "jit", "model_jit"),
@@ -544,8 +547,7 @@ def test_no_retrace_at_the_switch(transition, jit, model_jit):
             [{"epochs": 3}],
             3 * STEPS // 2,
         ),
-        # 12 and 20 micro-batches, 3 an update.
-        ({"gradient_accumulation_steps": 3}, [{"epochs": 3}], 4),
+        # 12 and 8 micro-batches, 3 an update.
         (
             {"gradient_accumulation_steps": 3},
             [{"epochs": 3}, {"epochs": 5, "initial_epoch": 3}],
@@ -560,12 +562,11 @@ def test_no_retrace_at_the_switch(transition, jit, model_jit):
         "partial_batch",
         "steps_per_epoch",
         "accumulation",
-        "accumulation_3",
         "accumulation_continued",
     ],
 )
 def test_training_steps_are_told(optimizer_kwargs, fits, expected):
-    model = hybrid_model(**optimizer_kwargs)
+    model = hybrid_model(cooldown=Cooldown(), **optimizer_kwargs)
     for arguments in fits:
         arguments = dict(arguments)
         data = dataset(arguments.pop("rows", None))
@@ -659,6 +660,10 @@ def test_cooldown_needs_the_callback():
         fit(model, epochs=1)
 
 
+@pytest.mark.filterwarnings(
+    # Keras says so whenever a data set of unknown length ends.
+    "ignore:Your input ran out of data:UserWarning"
+)
 def test_cooldown_of_known_length_needs_neither():
     model = new_model(cooldown=Cooldown(steps=4), trigger=AtStep(2))
     data = unknown_length(dataset())

@@ -261,16 +261,61 @@ def test_norm_ratio_of_numbers(step, moment, ratio):
     assert float(rules.norm_ratio(tensor(step), tensor(moment))) == ratio
 
 
-def test_norm_ratio_averages_to_the_grafted_learning_rate():
+def scale_trace(kind, grads):
+    """The estimate of rho after each update, from the parts of each."""
     zeros = tensor(np.zeros(5))
-    m, v, average, trace = zeros, zeros, tensor(0.0), []
-    for index, g in enumerate(GRADS):
-        _, m, v, _, p = adaptive(zeros, tensor(g), m, v, None, settings(index))
-        ratio = rules.norm_ratio(ops.sum(p * p), ops.sum(m * m))
-        average = rules.moving_average(average, ratio, BETA_2)
-        trace.append(float(average) / (1 - BETA_2 ** (index + 1)))
+    m, v = zeros, zeros
+    averages, trace = [tensor(0.0), tensor(0.0)], []
+    for index, g in enumerate(grads):
+        g = tensor(g)
+        _, m, v, _, p = adaptive(zeros, g, m, v, None, settings(index))
+        sums = {
+            "step_square": ops.sum(p * p),
+            "step_descent": ops.sum(p * g),
+            "moment_square": ops.sum(m * m),
+        }
+        parts = rules.scale_parts(kind, sums)
+        averages = [
+            ops.where(
+                moves, rules.moving_average(average, value, BETA_2), average
+            )
+            for average, (value, moves) in zip(averages, parts, strict=True)
+        ]
+        trace.append(float(averages[0] / averages[1]))
+    return np.array(trace)
+
+
+def test_norm_scale_is_the_grafted_learning_rate():
     expected = reference.norm_scale(GRADS, BETA_1, BETA_2, EPSILON)
-    assert_close(trace, expected)
+    assert_close(scale_trace("norm", GRADS), expected)
+
+
+def test_projection_scale_averages_both_parts():
+    expected = reference.projection_scale(GRADS, BETA_1, BETA_2, EPSILON)
+    np.testing.assert_allclose(
+        scale_trace("projection", GRADS), expected, rtol=1e-10
+    )
+
+
+def test_swats_scale_is_the_papers_lambda():
+    run = reference.swats(
+        GRADS, W0, 1.0, BETA_1, BETA_2, EPSILON, tolerance=1e-300
+    )
+    np.testing.assert_allclose(
+        scale_trace("swats", GRADS), run.corrected, rtol=1e-10
+    )
+
+
+def test_swats_scale_stays_where_the_gradient_is_zero():
+    grads = [GRADS[0], 0 * GRADS[1], *GRADS[2:6]]
+    run = reference.swats(
+        grads, W0, 1.0, BETA_1, BETA_2, EPSILON, tolerance=1e-300
+    )
+    assert np.isnan(run.gamma[1])
+    # What is averaged stays; its weight does not: Lambda = lam / (1 - b2^k).
+    trace = scale_trace("swats", grads)
+    assert_close(trace[1], trace[0] * (1 - BETA_2) / (1 - BETA_2**2))
+    np.testing.assert_allclose(trace[2:], run.corrected[2:], rtol=1e-10)
 
 
 def test_reference_adam_and_sgd_are_keras():

@@ -228,10 +228,15 @@ RATE = 2**-6
 
 
 # Algorithm 1 at once, early, late, and not at all.
-@pytest.mark.parametrize("jit", [False, "auto"], ids=["plain", "jit"])
 @pytest.mark.parametrize(
-    ("tolerance", "switch_step"),
-    [(1e-2, 2), (2e-4, 10), (5e-5, 110), (1e-9, None)],
+    ("tolerance", "switch_step", "jit"),
+    [
+        (1e-2, 2, False),
+        (2e-4, 10, False),
+        (5e-5, 110, False),
+        (5e-5, 110, "auto"),
+        (1e-9, None, False),
+    ],
 )
 def test_optimizer_follows_algorithm_1(tolerance, switch_step, jit):
     problem = Quadratic()
@@ -252,6 +257,7 @@ def test_optimizer_follows_algorithm_1(tolerance, switch_step, jit):
     optimizer = HybridOptimizer(
         RATE,
         epsilon=1e-8,
+        sgd_scale="swats",
         trigger=ProjectionConverged(
             tolerance, relative=False, patience=1, min_steps=2
         ),

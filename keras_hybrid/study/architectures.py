@@ -42,9 +42,7 @@ ARCHITECTURES: dict[str, Builder] = {
 }
 
 
-def build(
-    name: str, image_shape: tuple[int, ...], classes: int
-) -> keras.Model:
+def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
     """Builds a named architecture; it ends in one logit a class.
 
     Args:

@@ -152,7 +152,9 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._stop()
         logs["seconds"] = self.trained
-        if not (math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])):
+        if not (
+            math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
+        ):
             self.model.stop_training = True
             return
         for name, value in logs.items():
@@ -199,7 +201,12 @@ def _configuration(
 
 
 def run_path(
-    folder: Path, dataset: str, architecture: str, epochs: int, arm: str, seed: int
+    folder: Path,
+    dataset: str,
+    architecture: str,
+    epochs: int,
+    arm: str,
+    seed: int,
 ) -> Path:
     """Returns where the record of a run is."""
     cell = f"{dataset}-{architecture}-{epochs}epochs"

@@ -35,7 +35,8 @@ class Run:
             after that are missing, not filled in).
         history: Lists with one entry an epoch: "loss", "accuracy", "val_loss",
             "val_accuracy", "seconds" (of training since its start, compilation
-            included, validation left out), and for the hybrids "sgd_fraction", "learning_rate", "cooldown" and
+            included, validation left out), and for the hybrids
+            "sgd_fraction", "learning_rate", "cooldown" and
             "sgd_learning_rate".
         switch_step: The first update that SGD made, or None.
         steps_per_epoch: Updates in an epoch.
