@@ -136,12 +136,12 @@ class SwitchCallback(keras.callbacks.Callback):
         if self._reported is None:
             self._reported = optimizer.has_switched
         steps = self.params.get("steps")
-        if self._told_steps or steps is None or not optimizer.built:
+        if self._told_steps or steps is None:
             return
         # Only here, not when training begins: the first epoch tells where a
         # resumed training starts.
         micro_batches = steps * (self.params["epochs"] - epoch)
-        done = int(keras.ops.convert_to_numpy(optimizer._iterations))
+        done = int(optimizer._iterations.numpy())
         accumulated = optimizer.gradient_accumulation_steps or 1
         optimizer.training_steps = max((done + micro_batches) // accumulated, 1)
         self._told_steps = True
@@ -186,7 +186,7 @@ class SwitchCallback(keras.callbacks.Callback):
         logs["sgd_fraction"] = optimizer.sgd_fraction
         logs["switch_step"] = -1 if step is None else step
         logs["learning_rate"] = float(
-            keras.ops.convert_to_numpy(optimizer.learning_rate)
+            np.asarray(keras.ops.convert_to_tensor(optimizer.learning_rate))
         )
         logs["cooldown"] = optimizer.cooldown_factor
         logs["sgd_learning_rate"] = float("nan") if rate is None else rate
@@ -208,7 +208,7 @@ def _check(
     logs: MutableMapping[str, Any],
 ) -> bool:
     """Asks the trigger, with its state taken from the optimizer."""
-    stored = keras.ops.convert_to_numpy(optimizer._epoch_state)
+    stored = optimizer._epoch_state.numpy()
     mark = _fingerprint(trigger)
     if stored[0] == mark:
         length = len(trigger.get_state())

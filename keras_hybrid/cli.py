@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,7 +31,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--arms",
         default="adam,sgd,control,hybrid",
-        help="names of arms, separated by commas",
+        help="names of arms, separated by commas; also the published methods: "
+        "swats, swats_layer, gnmt, rmsprop_warmup, adabound, amsbound, "
+        "dstadam, padam, mas, grafted",
     )
     compare.add_argument(
         "--epochs", type=int, default=12, help="budget of each run"
@@ -65,8 +66,6 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(arguments)
-    # Before TensorFlow is imported: its start-up notes help nobody here.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         if options.command == "compare":
             _compare(options)

@@ -201,7 +201,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
-        self._training_steps_known = False
+        self._told_training_steps: int | None = None
         self._rebindable = False
         self._phases = execution.CompiledPhases()
 
@@ -299,8 +299,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._scale_denominators = self._vector(
             "scale_denominator", len(self._scale_groups.names) + 1, 0
         )
+        told = self._told_training_steps
         self._training_steps = self._vector(
-            "training_steps", None, -1, dtype="int"
+            "training_steps", None, -1 if told is None else told, dtype="int"
         )
         self._epoch_state = self._vector(
             "epoch_trigger_state", EPOCH_STATE_SIZE, 0, dtype="float32"
@@ -345,7 +346,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if (
             self.cooldown is not None
             and self.cooldown.steps is None
-            and not self._training_steps_known
+            and self._told_training_steps is None
         ):
             raise ValueError(
                 "`Cooldown(steps=None)` lasts until the end of the training, "
@@ -775,26 +776,26 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 estimated and no update has given an estimate yet.
         """
         self._check_built("switch()")
-        steps = ops.convert_to_numpy(self._switch_steps)
+        steps = self._switch_steps.numpy()
         waiting = steps < 0
         estimate, exists = self._current_estimate()
         newly = waiting[self._groups.of]
-        if not ops.convert_to_numpy(exists)[newly].all():
+        if not np.asarray(exists)[newly].all():
             raise ValueError(
                 "`switch()` needs an estimate of the SGD learning rate, and no "
                 "update has given one yet: switch after some adaptive updates, "
                 "or give `sgd_learning_rate`. Received: "
                 f"iterations={int(self.iterations)}"
             )
-        scales = ops.convert_to_numpy(self._scales)
+        scales = self._scales.numpy()
         if self.sgd_learning_rate is None:
-            estimate = ops.convert_to_numpy(estimate)
+            estimate = np.asarray(estimate)
             self._scales.assign(np.where(newly, estimate, scales))
         self._switch_steps.assign(
             np.where(waiting, int(self.iterations), steps)
         )
         start = float(self.transition.weight(np.zeros((), self._state_dtype)))
-        weights = ops.convert_to_numpy(self._weights)
+        weights = self._weights.numpy()
         self._weights.assign(np.where(waiting, start, weights))
 
     def revert(self) -> None:
@@ -832,7 +833,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """
         if not self.built:
             return None
-        steps = ops.convert_to_numpy(self._switch_steps)
+        steps = self._switch_steps.numpy()
         return int(steps.max()) if steps.min() >= 0 else None
 
     @property
@@ -840,7 +841,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """`switch_step` of each group by its name, None where it waits."""
         if not self.built:
             return {}
-        steps = ops.convert_to_numpy(self._switch_steps).tolist()
+        steps = self._switch_steps.numpy().tolist()
         return {
             name: None if step < 0 else step
             for name, step in zip(self._groups.names, steps, strict=True)
@@ -851,7 +852,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """SGD's weight in the next update, averaged over the groups."""
         if not self.built:
             return 0.0
-        return float(ops.convert_to_numpy(self._weights).mean())
+        return float(self._weights.numpy().mean())
 
     @property
     def sgd_learning_rates(self) -> dict[str, float | None]:
@@ -868,14 +869,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             ops.convert_to_tensor(self.learning_rate), self._state_dtype
         )
         plan = self._plan(rate, step)
-        sgd_steps = ops.convert_to_numpy(plan["sgd_steps"])
+        sgd_steps = np.asarray(plan["sgd_steps"])
         known = np.ones(len(sgd_steps), bool)
         if not callable(self.sgd_learning_rate):
-            waiting = ops.convert_to_numpy(plan["scales"]) == 0
+            waiting = np.asarray(plan["scales"]) == 0
             if self.sgd_learning_rate is None:
                 estimate, exists = self._current_estimate()
-                known = ~waiting | ops.convert_to_numpy(exists)
-                guess = ops.convert_to_numpy(rate * estimate)
+                known = ~waiting | np.asarray(exists)
+                guess = np.asarray(rate * estimate)
             else:
                 guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
             sgd_steps = np.where(waiting, guess, sgd_steps)
@@ -904,7 +905,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return 1.0
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         plan = self._plan(_constant(1.0, self._state_dtype), step)
-        return float(ops.convert_to_numpy(plan["factor"]).mean())
+        return float(np.asarray(plan["factor"]).mean())
 
     @property
     def training_steps(self) -> int | None:
@@ -914,16 +915,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         starts; set it yourself in a loop of your own.
         """
         if not self.built:
-            return None
-        steps = int(ops.convert_to_numpy(self._training_steps))
+            return self._told_training_steps
+        steps = int(self._training_steps.numpy())
         return None if steps < 0 else steps
 
     @training_steps.setter
     def training_steps(self, steps: int) -> None:
         steps = checks.integer("training_steps", steps, low=1)
-        self._check_built("training_steps")
-        self._training_steps.assign(steps)
-        self._training_steps_known = True
+        if self.built:
+            self._training_steps.assign(steps)
+        self._told_training_steps = steps
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Always reaches the setter of `training_steps`.
@@ -932,7 +933,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         already, as after a restore.
         """
         if name == "training_steps":
-            type(self).training_steps.__set__(self, value)
+            object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
 
@@ -990,7 +991,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             (v.path, tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
             for v in self._trainable_variables
         ]
-        values = [ops.convert_to_numpy(v) for v in self.variables]
+        values = [v.numpy() for v in self.variables]
         return _unpickled, (config, shapes, values)
 
     def _check_variables_are_known(self, variables: Sequence[Any]) -> None:

@@ -7,7 +7,8 @@ is the shared mechanism.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -41,8 +42,19 @@ class StepMomentumHybrid(UncorrectedHybrid):
 
     m <- beta m + (1 - beta) mix(P, rho; weight) g;  w <- w - learning_rate m,
     with P = 1 / ((1 - beta) (sqrt(v) + epsilon)): RMSprop with momentum in
-    place of Adam. `sgd_scale` must be a number.
+    place of Adam. `sgd_scale` must be a number; there is no AMSGrad or
+    Nesterov form.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.amsgrad or self.nesterov or isinstance(self.sgd_scale, str):
+            raise ValueError(
+                f"{type(self).__name__} needs amsgrad=False, nesterov=False "
+                f"and a number as `sgd_scale`. Received: amsgrad="
+                f"{self.amsgrad}, nesterov={self.nesterov}, "
+                f"sgd_scale={self.sgd_scale!r}"
+            )
 
     def _update_variable(
         self,
@@ -115,8 +127,11 @@ def SWATS(  # noqa: N802
     References: Keskar & Socher 2017, arXiv:1712.07628, algorithm 1. Per layer:
     a variant of later implementations, not of the paper.
     """
-    return HybridOptimizer(
-        learning_rate,
+    return _made(
+        SWATS,
+        HybridOptimizer,
+        kwargs,
+        learning_rate=learning_rate,
         trigger=ProjectionConverged(
             tolerance, relative=relative, patience=1, min_steps=2
         ),
@@ -124,7 +139,6 @@ def SWATS(  # noqa: N802
         carry_momentum=carry_momentum,
         scope=scope,
         scale_scope=scope,
-        **kwargs,
     )
 
 
@@ -179,12 +193,14 @@ def GNMT(  # noqa: N802
             [step - switch_step - 1 for step in steps],
             [rate * factor**i for i in range(len(steps) + 1)],
         )
-    return HybridOptimizer(
-        learning_rate,
+    return _made(
+        GNMT,
+        HybridOptimizer,
+        kwargs,
+        learning_rate=learning_rate,
         trigger=AtStep(switch_step),
         momentum=0.0,
         sgd_learning_rate=schedule,
-        **kwargs,
     )
 
 
@@ -232,15 +248,17 @@ def RMSpropWarmup(  # noqa: N802
     """
     rate = checks.number("sgd_learning_rate", sgd_learning_rate, above=0)
     momentum = checks.number("momentum", momentum, low=0, below=1)
-    return StepMomentumHybrid(
-        learning_rate,
+    return _made(
+        RMSpropWarmup,
+        StepMomentumHybrid,
+        kwargs,
+        learning_rate=learning_rate,
         beta_1=momentum,
         beta_2=beta_2,
         epsilon=epsilon,
         trigger=AtStep(0),
         transition=Blend(warmup_steps, curve="akiba"),
         sgd_scale=rate / _initial(learning_rate) / (1 - momentum),
-        **kwargs,
     )
 
 
@@ -284,14 +302,16 @@ def AdaBound(  # noqa: N802
     """
     gamma = checks.number("gamma", gamma, above=0, high=1)
     final = checks.number("final_learning_rate", final_learning_rate, above=0)
-    return HybridOptimizer(
-        learning_rate,
+    return _made(
+        AdaBound,
+        HybridOptimizer,
+        kwargs,
+        learning_rate=learning_rate,
         epsilon=epsilon,
         amsgrad=amsgrad,
         trigger=AtStep(0),
         transition=Blend(round(1 / gamma), curve="hyperbolic", path="clip"),
         sgd_scale=final / _initial(learning_rate),
-        **kwargs,
     )
 
 
@@ -356,8 +376,12 @@ def DSTAdam(  # noqa: N802
         "beta_1", kwargs.get("beta_1", 0.9), low=0, below=1
     )
     first = upper + (lower - upper) / steps
-    return CorrectedHybrid(
-        checks.number("learning_rate", learning_rate, above=0),
+    return _made(
+        DSTAdam,
+        CorrectedHybrid,
+        kwargs,
+        learning_rate=checks.number("learning_rate", learning_rate, above=0),
+        momentum=None,
         epsilon=epsilon,
         trigger=AtStep(0),
         transition=Blend(steps, curve="exponential"),
@@ -365,7 +389,6 @@ def DSTAdam(  # noqa: N802
         sgd_learning_rate=keras.optimizers.schedules.PolynomialDecay(
             first * kept, steps - 1, lower * kept
         ),
-        **kwargs,
     )
 
 
@@ -402,13 +425,15 @@ def Padam(  # noqa: N802
     """
     partial = checks.number("partial", partial, above=0, high=0.5)
     kwargs.setdefault("amsgrad", True)
-    return UncorrectedHybrid(
-        learning_rate,
+    return _made(
+        Padam,
+        UncorrectedHybrid,
+        kwargs,
+        learning_rate=learning_rate,
         epsilon=epsilon,
         trigger=AtStep(0),
         transition=Blend(1, path="geometric", end=1 - 2 * partial),
         sgd_scale=1.0,
-        **kwargs,
     )
 
 
@@ -443,14 +468,19 @@ def MAS(  # noqa: N802
     References: Landro, Gallo & La Grassa 2020, "Mixing ADAM and SGD",
     arXiv:2011.08042 (the formula as the field quotes it).
     """
-    return HybridOptimizer(
-        learning_rate,
+    return _made(
+        MAS,
+        HybridOptimizer,
+        kwargs,
+        learning_rate=learning_rate,
+        momentum=None,
         trigger=AtStep(0),
         transition=Hard(
             end=checks.number("sgd_weight", sgd_weight, low=0, high=1)
         ),
-        sgd_learning_rate=sgd_learning_rate,
-        **kwargs,
+        sgd_learning_rate=checks.number(
+            "sgd_learning_rate", sgd_learning_rate, above=0
+        ),
     )
 
 
@@ -486,13 +516,72 @@ def Grafted(  # noqa: N802
 
     References: Agarwal et al. 2020, arXiv:2002.11803.
     """
-    return HybridOptimizer(
-        learning_rate,
+    return _made(
+        Grafted,
+        HybridOptimizer,
+        kwargs,
+        learning_rate=learning_rate,
         trigger=AtStep(checks.integer("switch_step", switch_step, low=1)),
         sgd_scale="norm",
         scale_scope=scale_scope,
-        **kwargs,
     )
+
+
+PRESETS: dict[str, Callable[..., HybridOptimizer]] = {
+    preset.__name__: preset
+    for preset in (
+        SWATS,
+        GNMT,
+        Grafted,
+        RMSpropWarmup,
+        AdaBound,
+        AMSBound,
+        DSTAdam,
+        Padam,
+        MAS,
+    )
+}
+
+
+def by_name(name: str, /, **arguments: Any) -> HybridOptimizer:
+    """Makes a preset from its name.
+
+    Args:
+        name: One of `PRESETS`, as it is spelled there.
+        **arguments: The preset's own and further ones of `HybridOptimizer`.
+
+    Raises:
+        TypeError: If an argument has the wrong type, is missing, or is not
+            the preset's.
+        ValueError: If the name is unknown or an argument is outside its range.
+
+    Example:
+    >>> from keras_hybrid import presets
+    >>> presets.by_name("Grafted", switch_step=500).trigger
+    AtStep(n=500)
+    """
+    return PRESETS[checks.choice("name", name, PRESETS)](**arguments)
+
+
+def _made(
+    preset: Callable[..., HybridOptimizer],
+    kind: type[HybridOptimizer],
+    kwargs: dict[str, Any],
+    **settings: Any,
+) -> HybridOptimizer:
+    """Makes `preset` from what it sets and what it was given beyond that."""
+    shared = set(HybridOptimizer().get_config()) - set(settings)
+    wrong = {k: v for k, v in kwargs.items() if k not in shared}
+    if wrong:
+        own = list(inspect.signature(preset).parameters)[:-1]
+        fixed = [name for name in settings if name not in own]
+        raise TypeError(
+            f"{preset.__name__} takes {', '.join(own)} and the arguments of "
+            f"HybridOptimizer, without {', '.join(fixed)}, which it sets "
+            "itself. Received: "
+            + ", ".join(f"{k}={v!r}" for k, v in wrong.items())
+        )
+    return kind(**settings, **kwargs)
 
 
 def _initial(learning_rate: Any) -> float:

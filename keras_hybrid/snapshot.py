@@ -13,7 +13,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 
@@ -35,8 +34,7 @@ def save(path: Path, model: Any, history: dict[str, list[float]]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
-        f"variable_{i}": keras.ops.convert_to_numpy(v)
-        for i, v in enumerate(_variables(model))
+        f"variable_{i}": v.numpy() for i, v in enumerate(_variables(model))
     }
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -59,7 +57,7 @@ def restore(path: Path, model: Any) -> dict[str, list[float]]:
     """
     variables = _variables(model)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             history = json.loads(str(file["history"]))
             arrays = [file[f"variable_{i}"] for i in range(len(variables))]
             extra = len(file.files) - 1 - len(variables)

@@ -99,9 +99,23 @@ class Swats(NamedTuple):
 
 
 def swats(
-    grads, w0, lr, b1=0.9, b2=0.999, eps=1e-9, tolerance=1e-9, steps=None
+    grads,
+    w0,
+    lr,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-9,
+    tolerance=1e-9,
+    steps=None,
+    relative=False,
+    carry_momentum=False,
 ):
-    """SWATS, Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1."""
+    """SWATS, Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1.
+
+    Two options that the paper does not have: `relative` makes the tolerance a
+    fraction of |Lambda|, `carry_momentum` starts v at m / (1 - b1), so that
+    (1 - b1) v goes on as m.
+    """
     w = np.array(w0, "float64")
     m, a, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
     lam, corrected = 0.0, 0.0
@@ -125,8 +139,11 @@ def swats(
             gamma = (p @ p) / -(p @ g)
             lam = b2 * lam + (1 - b2) * gamma
             corrected = lam / (1 - b2**k)
-            if k > 1 and abs(corrected - gamma) < tolerance:
+            limit = tolerance * abs(corrected) if relative else tolerance
+            if k > 1 and abs(corrected - gamma) < limit:
                 switch_step = k
+                if carry_momentum:
+                    v = m / (1 - b1)
         gammas.append(gamma)
         correcteds.append(corrected)
     return Swats(
@@ -179,21 +196,276 @@ def norm_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
     return np.array(trace)
 
 
+def grafted(
+    grads,
+    w0,
+    lr,
+    switch_step,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-7,
+    groups=None,
+    steps=None,
+):
+    """Adam for `switch_step` updates, then SGD with Adam's step length.
+
+    SGD's step is lr rho m with rho the moving average, bias-corrected, of
+    |P m| / |m| over the Adam updates (Agarwal et al. 2020 graft the length in
+    every update; here the last estimate stays). `groups` are the slices that
+    share one rho; None is one for all.
+    """
+    w = np.array(w0, "float64")
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    groups = [slice(None)] if groups is None else groups
+    averages = np.zeros(len(groups))
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        g = _gradient(grads, w, index)
+        m = b1 * m + (1 - b1) * g
+        if index >= switch_step:
+            w = w.copy()
+            for i, group in enumerate(groups):
+                rho = averages[i] / (1 - b2**switch_step)
+                w[group] = w[group] - lr * rho * m[group]
+            trajectory.append(w)
+            continue
+        v = b2 * v + (1 - b2) * g**2
+        p = math.sqrt(1 - b2**k) / (1 - b1**k) * m / (np.sqrt(v) + eps)
+        for i, group in enumerate(groups):
+            ratio = np.linalg.norm(p[group]) / np.linalg.norm(m[group])
+            averages[i] = b2 * averages[i] + (1 - b2) * ratio
+        w = w - lr * p
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+# ---- The other published methods --------------------------------------------
+
+
+def gnmt(
+    grads,
+    w0,
+    lr,
+    switch_step,
+    sgd_lr,
+    decay_steps=(),
+    decay_rate=0.5,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-7,
+    steps=None,
+):
+    """GNMT, Wu et al. 2016 (arXiv:1609.08144): Adam, then plain SGD.
+
+    `decay_steps` are numbers of updates after which SGD's learning rate is
+    multiplied with `decay_rate` once more.
+    """
+    w = np.array(w0, "float64")
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        g = _gradient(grads, w, index)
+        if index < switch_step:
+            m = b1 * m + (1 - b1) * g
+            v = b2 * v + (1 - b2) * g**2
+            alpha = lr * math.sqrt(1 - b2**k) / (1 - b1**k)
+            w = w - alpha * m / (np.sqrt(v) + eps)
+        else:
+            decays = sum(1 for step in decay_steps if index >= step)
+            w = w - sgd_lr * decay_rate**decays * g
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def rmsprop_warmup(
+    grads,
+    w0,
+    eta_r,
+    eta_s,
+    steps_per_epoch,
+    b_center=10.0,
+    b_period=5.0,
+    mu1=0.9,
+    mu2=0.99,
+    eps=1e-8,
+    steps=None,
+):
+    """RMSprop warm-up, Akiba et al. 2017 (arXiv:1711.04325), section 3.2.
+
+    `eta_r` and `eta_s` are floats, or functions of the 0-based index of which
+    the ratio is constant. Update `index` is in epoch
+    (index + 1) / steps_per_epoch. The middle branch is the continuous one.
+    """
+    w = np.array(w0, "float64")
+    m, delta = np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        rate_r = eta_r(index) if callable(eta_r) else eta_r
+        rate_s = eta_s(index) if callable(eta_s) else eta_s
+        g = _gradient(grads, w, index)
+        epoch = (index + 1) / steps_per_epoch
+        if epoch < b_center:
+            a_s = math.exp(2 * (epoch - b_center) / b_period) / 2
+        elif epoch < b_center + b_period / 2:
+            a_s = 1 / 2 + (epoch - b_center) / b_period
+        else:
+            a_s = 1.0
+        a_r = (1 - a_s) * rate_r / rate_s
+        m = mu2 * m + (1 - mu2) * g**2
+        delta = mu1 * delta - (a_s + a_r / (np.sqrt(m) + eps)) * g
+        w = w + rate_s * delta
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def adabound(
+    grads,
+    w0,
+    lr,
+    final_lr=0.1,
+    gamma=1e-3,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    amsbound=False,
+    steps=None,
+):
+    """AdaBound and AMSBound, Luo et al. 2019 (arXiv:1902.09843).
+
+    The bounds are those of the authors' code. `lr` is a float or a function
+    of the 0-based index; base_lr is its first value.
+    """
+    w = np.array(w0, "float64")
+    m, v, v_max = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    base_lr = lr(0) if callable(lr) else lr
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        rate = lr(index) if callable(lr) else lr
+        g = _gradient(grads, w, index)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        v_max = np.maximum(v_max, v)
+        final = final_lr * rate / base_lr
+        low = final * (1 - 1 / (gamma * k + 1))
+        high = final * (1 + 1 / (gamma * k))
+        size = rate * math.sqrt(1 - b2**k) / (1 - b1**k)
+        size = size / (np.sqrt(v_max if amsbound else v) + eps)
+        w = w - np.minimum(np.maximum(size, low), high) * m
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def dstadam(
+    grads,
+    w0,
+    lr,
+    training_steps,
+    up=5.0,
+    low=0.005,
+    coeff=1e-8,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-8,
+    steps=None,
+):
+    """DSTAdam, Zeng et al. 2021 (arXiv:2106.06749), at constant `lr`.
+
+    After `training_steps` (of which the paper says nothing) SGD goes on with
+    the last r.
+    """
+    w = np.array(w0, "float64")
+    m, v = np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        g = _gradient(grads, w, index)
+        m = b1 * m + (1 - b1) * g
+        if k > training_steps:
+            w = w - low * m
+            trajectory.append(w)
+            continue
+        v = b2 * v + (1 - b2) * g**2
+        v_hat = v / (1 - b2**k)
+        r = (up - low) * (1 - k / training_steps) + low
+        adaptive = lr / (1 - b1**k) / (np.sqrt(v_hat) + eps)
+        eta = r + (adaptive - r) * coeff ** (k / training_steps)
+        w = w - eta * m
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def padam(
+    grads, w0, lr, p=0.25, b1=0.9, b2=0.999, eps=1e-8, amsgrad=True, steps=None
+):
+    """Padam, Chen et al. 2018 (arXiv:1806.06763), algorithm 1."""
+    w = np.array(w0, "float64")
+    m, v, v_hat = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        rate = lr(index) if callable(lr) else lr
+        g = _gradient(grads, w, index)
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        v_hat = np.maximum(v_hat, v) if amsgrad else v
+        w = w - rate * m / (np.sqrt(v_hat) + eps) ** (2 * p)
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
+def mas(
+    grads,
+    w0,
+    lr,
+    sgd_lr,
+    sgd_weight=0.5,
+    momentum=0.9,
+    b1=0.9,
+    b2=0.999,
+    eps=1e-7,
+    steps=None,
+):
+    """MAS, Landro et al. 2020 (arXiv:2011.08042): a fixed mix of two steps.
+
+    The step of SGD with momentum (Keras' convention) and Adam's, each with
+    its own buffer.
+    """
+    w = np.array(w0, "float64")
+    velocity, m, v = np.zeros_like(w), np.zeros_like(w), np.zeros_like(w)
+    trajectory = []
+    for index in range(_count(grads, steps)):
+        k = index + 1
+        g = _gradient(grads, w, index)
+        velocity = momentum * velocity + g
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        alpha = lr * math.sqrt(1 - b2**k) / (1 - b1**k)
+        adam_step = alpha * m / (np.sqrt(v) + eps)
+        w = w - sgd_weight * sgd_lr * velocity - (1 - sgd_weight) * adam_step
+        trajectory.append(w)
+    return np.array(trajectory)
+
+
 # ---- Transitions ------------------------------------------------------------
 
 
+# Of s = (updates since the switch, this one included) / length, growing past 1.
+
+
 def linear_curve(s):
-    return s
+    return min(s, 1.0)
 
 
 def cosine_curve(s):
     """Half a cosine wave from 0 to 1."""
-    return (1 - math.cos(math.pi * s)) / 2
+    return (1 - math.cos(math.pi * min(s, 1.0))) / 2
 
 
 def exponential_curve(s, coefficient=1e-8):
-    """DSTAdam: Adam's share is coefficient^(k/T); at k = T it is over."""
-    return 1 - coefficient**s if s < 1 else 1.0
+    """DSTAdam: Adam's share is coefficient^(k/T); after k = T it is over."""
+    return 1 - coefficient**s if s <= 1 else 1.0
 
 
 def akiba_curve(s, center=10.0, period=5.0):
@@ -209,11 +481,17 @@ def akiba_curve(s, center=10.0, period=5.0):
     return 1 / 2 + (epoch - center) / period
 
 
+def hyperbolic_curve(s):
+    """AdaBound's lower bound, 1 - 1 / (gamma k + 1) with gamma k = s."""
+    return 1 - 1 / (s + 1)
+
+
 CURVES = {
     "linear": linear_curve,
     "cosine": cosine_curve,
     "exponential": exponential_curve,
     "akiba": akiba_curve,
+    "hyperbolic": hyperbolic_curve,
 }
 
 

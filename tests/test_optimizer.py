@@ -178,8 +178,8 @@ ADAM_TABLE = [
         id=f"{name}-{mode}",
         marks=()
         if mode == "eager"
-        or name == "plain"
-        or (name, mode) in (("all", "fit"), ("accumulation", "fit-xla"))
+        or (name, mode)
+        in (("plain", "fit"), ("plain", "fit-xla"), ("all", "fit"))
         else pytest.mark.slow,
     )
     for name in ADAM_OPTIONS
@@ -265,8 +265,6 @@ def keras_sgd_weights(name):
             in (
                 ("nesterov", "function"),
                 ("nesterov", "xla"),
-                ("momentum", "fit"),
-                ("momentum", "fit-xla"),
                 ("weight_decay", "fit-k"),
             )
             else pytest.mark.slow,
@@ -346,9 +344,12 @@ def test_zero_gradients_leave_the_weight(dtype, jit_compile, n):
 @pytest.mark.parametrize(
     "options",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {"trigger": AtStep(8)},
-        {"trigger": AtStep(8), "transition": Blend(8, path="geometric")},
+        pytest.param(
+            {"trigger": AtStep(8), "transition": Blend(8, path="geometric")},
+            marks=pytest.mark.slow,
+        ),
         {
             "trigger": AtStep(8),
             "transition": Blend(8, path="clip"),
@@ -909,6 +910,11 @@ for _path, _mix in (("geometric", geometric), ("clip", clip)):
             {"transition": Blend(4, curve=_curve, path=_path)},
             {"weight": _weight, "mix": _mix},
         )
+RARE_BLENDS = {
+    f"blend-{curve}-{path}"
+    for curve in ("linear", "exponential", "akiba")
+    for path in ("geometric", "clip")
+} - {"blend-linear-geometric"}
 SWITCH = 5
 
 
@@ -929,7 +935,15 @@ def formula_run(name, gradients, **more):
     return optimizer, got, expected, rho
 
 
-@pytest.mark.parametrize("name", FORMULA)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in RARE_BLENDS
+        else name
+        for name in FORMULA
+    ],
+)
 def test_the_formula_at_every_update(name):
     gradients = random_gradients()
     _, got, expected, _ = formula_run(name, gradients, jit_compile=False)
@@ -984,7 +998,7 @@ def test_each_row_of_the_formula_differs_from_a_hard_switch(name):
         simulate(start_weights(), gradients, **(switch | FORMULA[n][1]))[0][-1]
         for n in (name, "hard")
     ]
-    assert largest_difference(*rows) > 1e-4
+    assert largest_difference(*rows) > 2e-5
 
 
 # ---- Phase and scopes -------------------------------------------------------
@@ -993,15 +1007,17 @@ def test_each_row_of_the_formula_differs_from_a_hard_switch(name):
 @pytest.mark.parametrize("n", [1, 3])
 def test_updates_before_the_switch_are_adams(n):
     gradients = random_gradients(n + 2)
-    switching = HybridOptimizer(0.01, trigger=AtStep(n), jit_compile=False)
-    never = HybridOptimizer(0.01, jit_compile=False)
-    adam = keras.optimizers.Adam(0.01)
+    # Keras casts its betas through float32; these are exact there.
+    options = {"learning_rate": 0.01, "beta_1": 0.875, "beta_2": 0.984375}
+    adam = keras.optimizers.Adam(**options)
+    options["jit_compile"] = False
+    switching = HybridOptimizer(**options, trigger=AtStep(n))
+    never = HybridOptimizer(**options)
     switched, plain = run(switching, gradients), run(never, gradients)
     keras_adam = run(adam, gradients)
     for step in range(n):
         assert largest_difference(switched[step], plain[step]) == 0
-        # Keras casts its betas through float32.
-        assert largest_difference(switched[step], keras_adam[step]) < 1e-7
+        assert largest_difference(switched[step], keras_adam[step]) < 1e-14
     assert largest_difference(switched[n], plain[n]) > 1e-4
 
 
@@ -1181,9 +1197,7 @@ def test_schedule_matched_control_is_adam_with_the_same_curve():
             fall = (1 + keras.ops.cos(math.pi * s)) / 2
             return 0.01 * (0.1 + 0.9 * fall)
 
-    expected = train(
-        keras.optimizers.AdamW(Curve(), weight_decay=0.1), "function"
-    )
+    expected = train(keras.optimizers.AdamW(Curve(), weight_decay=0.1), "eager")
     optimizer = HybridOptimizer(
         0.01,
         weight_decay=0.1,
@@ -1248,9 +1262,10 @@ def test_memory_is_adams(amsgrad):
         )
         optimizer.build(variables)
         shapes = [tuple(v.shape) for v in variables]
-        slots = [v for v in optimizer.variables if tuple(v.shape) in shapes]
-        rest = [v for v in optimizer.variables if v not in slots]
-        return len(slots), sum(int(np.prod(v.shape)) for v in rest)
+        all_shapes = [tuple(v.shape) for v in optimizer.variables]
+        slots = [shape for shape in all_shapes if shape in shapes]
+        rest = [shape for shape in all_shapes if shape not in shapes]
+        return len(slots), sum(math.prod(shape) for shape in rest)
 
     small, large = sizes(1000), sizes(2000)
     assert small == large
@@ -1455,19 +1470,23 @@ def test_switch_and_revert_in_fit_without_a_retrace(jit_compile):
 
 
 def test_switch_in_fit_is_at_step():
-    expected = train(HybridOptimizer(0.01, trigger=AtStep(10)), "fit")
+    expected = train(
+        HybridOptimizer(0.01, trigger=AtStep(10), jit_compile=False), "eager"
+    )
     got = train(
-        HybridOptimizer(0.01),
+        HybridOptimizer(0.01, jit_compile=False),
         "fit",
         callbacks=[AtBatch({10: lambda o: o.switch()})],
     )
-    assert_equal_weights(got, expected, 1e-6)
+    assert_equal_weights(got, expected, tolerance("float32"))
 
 
 def test_at_step_is_exact_within_one_execution():
     # The switch at 10 falls inside an execution of 4 updates.
     optimizer = HybridOptimizer(0.01, trigger=AtStep(10))
-    expected = train(HybridOptimizer(0.01, trigger=AtStep(10)), "eager")
+    expected = train(
+        HybridOptimizer(0.01, trigger=AtStep(10), jit_compile=False), "eager"
+    )
     got = train(optimizer, "fit-k")
     assert_equal_weights(got, expected, tolerance("float32"))
     assert optimizer.switch_step == 10
@@ -1491,7 +1510,15 @@ def blended_weights():
     return train(blending_optimizer(jit_compile=False), "eager")
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "mode",
+    [
+        m
+        if m in ("fit", "fit-xla")
+        else pytest.param(m, marks=pytest.mark.slow)
+        for m in MODES
+    ],
+)
 def test_blend_and_cooldown_in_every_mode(mode):
     got = train(blending_optimizer(), mode)
     assert_equal_weights(got, blended_weights(), tolerance("float32"))
@@ -1502,11 +1529,11 @@ def test_each_phase_is_traced_once():
         0.01, trigger=AtStep(3), transition=Blend(3), jit_compile=False
     )
     run(optimizer, random_gradients(12))
-    (phases,) = optimizer._compiled.steps.values()
-    assert {
-        name: step.experimental_get_tracing_count()
-        for name, step in phases.items()
-    } == {"adaptive": 1, "mixed": 1, "sgd": 1}
+    counts = {
+        phase: function.experimental_get_tracing_count()
+        for (_, phase), function in optimizer._phases._functions.items()
+    }
+    assert counts == {"adaptive": 1, "mixed": 1, "sgd": 1}
 
 
 def test_projection_converged_switches_in_fit():
@@ -1793,7 +1820,7 @@ def fit_policy_model(optimizer, **fit_arguments):
     "policy", ["mixed_float16", "mixed_bfloat16"], indirect=True
 )
 def test_mixed_precision_is_adams_then_switches(policy):
-    model = fit_policy_model(HybridOptimizer(0.01), epochs=3)
+    model = fit_policy_model(HybridOptimizer(0.01, jit_compile=False), epochs=3)
     reference = fit_policy_model(keras.optimizers.Adam(0.01), epochs=3)
     # Half-precision gradients: a rounding of w may change their last bit.
     assert_equal_weights(
@@ -1844,7 +1871,7 @@ def test_learning_rate_callbacks_act_in_both_phases(phase):
         options = (
             {"trigger": AtStep(0), "sgd_scale": 2.0} if phase == "sgd" else {}
         )
-        return HybridOptimizer(0.02, **options)
+        return HybridOptimizer(0.02, jit_compile=False, **options)
 
     def halve(epoch, rate):
         return rate / 2 if epoch else rate
@@ -1869,7 +1896,7 @@ def test_learning_rate_callbacks_act_in_both_phases(phase):
         ],
     )
     assert largest_difference(weights, expected) == 0
-    unscheduled = train(optimizer(), "fit")
+    unscheduled = train(optimizer(), "eager")
     assert largest_difference(weights, unscheduled) > 1e-3
     if phase == "sgd":
         # 0.005 * (1 - 0.9) * 2
@@ -1951,7 +1978,11 @@ def train(case, strategy):
             keras.layers.Dense(4, "tanh"),
             keras.layers.Dense(2),
         ])
-        optimizer = HybridOptimizer(0.01, **CASES[case])
+        optimizer = HybridOptimizer(
+            0.01,
+            jit_compile="auto" if strategy else False,
+            **CASES[case],
+        )
         model.compile(optimizer, "mse")
     rng = np.random.default_rng(1)
     model.set_weights([rng.normal(size=v.shape) for v in model.weights])
@@ -1976,11 +2007,13 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 results = {}
 for case in sys.argv[1:]:
-    results[case] = {"one": train(case, None)}
-    try:
-        results[case]["two"] = train(case, strategy)
-    except Exception as error:
-        results[case]["two"] = {"error": f"{type(error).__name__}: {error}"}
+    results[case] = {}
+    for name, where in (("one", None), ("two", strategy)):
+        try:
+            results[case][name] = train(case, where)
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            results[case][name] = {"error": text}
 try:
     with strategy.scope():
         model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
@@ -1991,28 +2024,27 @@ except ValueError as error:
     results["jit"] = str(error)
 print("RESULT " + json.dumps(results))
 """
-MIRRORED_CASES = (
-    "adam",
-    "at-step",
-    "blend",
-    "norm",
-    "sgd",
-    "sgd-rate",
-    "projection",
-    "switch",
-    "revert",
-)
+# The update that SGD makes first; 3 to 9 where the projection decides. After
+# revert() the trigger starts anew, and as n = 3 is past it fires at once.
+MIRRORED_CASES = {
+    "at-step": 4,
+    "blend": 3,
+    "sgd": 0,
+    "switch": 5,
+    "projection": range(3, 10),
+}
+RARE_MIRRORED_CASES = {"adam": None, "norm": 4, "sgd-rate": 4, "revert": 7}
 
 
-@pytest.fixture(scope="module")
-def mirrored():
+@functools.cache
+def mirrored(*cases):
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     environment = os.environ | {
         "PYTHONPATH": root,
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
     process = subprocess.run(
-        [sys.executable, "-c", MIRRORED_SCRIPT, *MIRRORED_CASES],
+        [sys.executable, "-c", MIRRORED_SCRIPT, *cases],
         capture_output=True,
         text=True,
         env=environment,
@@ -2027,37 +2059,38 @@ def mirrored():
     return json.loads(lines[-1].removeprefix("RESULT "))
 
 
-@pytest.mark.parametrize("case", MIRRORED_CASES)
-def test_two_mirrored_devices_equal_one(mirrored, case):
-    one, two = mirrored[case]["one"], mirrored[case]["two"]
+def expect_two_equal_one(results, case, switch_step):
+    one, two = results[case]["one"], results[case]["two"]
+    assert "error" not in one, one
     assert "error" not in two, two
     assert_equal_weights(
-        [np.array(w) for w in two["weights"]],
-        [np.array(w) for w in one["weights"]],
+        [np.asarray(w) for w in two["weights"]],
+        [np.asarray(w) for w in one["weights"]],
         tolerance("float32"),
     )
     assert two["switch_step"] == one["switch_step"]
     assert two["sgd_fraction"] == one["sgd_fraction"]
     np.testing.assert_allclose(two["rate"], one["rate"], rtol=1e-4)
+    if isinstance(switch_step, range):
+        assert one["switch_step"] in switch_step
+    else:
+        assert one["switch_step"] == switch_step
 
 
-def test_mirrored_cases_switch_where_they_should(mirrored):
-    steps = {c: mirrored[c]["one"]["switch_step"] for c in MIRRORED_CASES}
-    assert steps | {"projection": None} == {
-        "adam": None,
-        "at-step": 4,
-        "blend": 3,
-        "norm": 4,
-        "sgd": 0,
-        "sgd-rate": 4,
-        "projection": None,
-        "switch": 5,
-        # The trigger starts anew and n = 3 is past: it fires at once.
-        "revert": 7,
-    }
-    assert 3 <= steps["projection"] <= 9
+@pytest.mark.parametrize("case", MIRRORED_CASES)
+def test_two_mirrored_devices_equal_one(case):
+    results = mirrored(*MIRRORED_CASES)
+    expect_two_equal_one(results, case, MIRRORED_CASES[case])
 
 
-def test_jit_compile_is_refused_under_a_strategy(mirrored):
-    assert "`jit_compile` must be" in mirrored["jit"]
-    assert "Received: jit_compile=True" in mirrored["jit"]
+@pytest.mark.slow
+@pytest.mark.parametrize("case", RARE_MIRRORED_CASES)
+def test_two_mirrored_devices_equal_one_more(case):
+    results = mirrored(*RARE_MIRRORED_CASES)
+    expect_two_equal_one(results, case, RARE_MIRRORED_CASES[case])
+
+
+def test_jit_compile_is_refused_under_a_strategy():
+    message = mirrored(*MIRRORED_CASES)["jit"]
+    assert "`jit_compile` must be" in message
+    assert "Received: jit_compile=True" in message

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_hybrid
-from keras_hybrid import checks, snapshot
+from keras_hybrid import checks, presets, snapshot
 from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
@@ -91,6 +91,15 @@ def _control(budget: Budget) -> tuple[Any, EpochTrigger]:
     return optimizer, AtEpoch(budget.switch_epoch)
 
 
+def _preset(
+    name: str, label: str, make: Callable[[Budget], HybridOptimizer]
+) -> Arm:
+    return Arm(name, label, "hybrid", lambda budget: (make(budget), None))
+
+
+DEFAULT_ARMS = ("adam", "sgd", "control", "hybrid")
+# The published methods come with their papers' defaults where these do not
+# depend on the length of the training, and without a cool-down.
 ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
@@ -98,6 +107,40 @@ ARMS: dict[str, Arm] = {
         Arm("sgd", "SGD momentum, cosine", "baseline", _sgd),
         Arm("control", "Adam, cool-down from the switch", "control", _control),
         Arm("hybrid", "Adam to SGD, cool-down", "hybrid", _hybrid),
+        _preset("swats", "SWATS", lambda budget: presets.SWATS()),
+        _preset(
+            "swats_layer",
+            "SWATS per layer",
+            lambda budget: presets.SWATS(scope="layer"),
+        ),
+        _preset(
+            "gnmt",
+            "GNMT, switch at half",
+            lambda budget: presets.GNMT(
+                ADAM_LEARNING_RATE, switch_step=budget.steps // 2
+            ),
+        ),
+        _preset(
+            "rmsprop_warmup",
+            "RMSprop warm-up over half",
+            lambda budget: presets.RMSpropWarmup(
+                max(budget.steps // 2, 1), sgd_learning_rate=SGD_LEARNING_RATE
+            ),
+        ),
+        _preset("adabound", "AdaBound", lambda budget: presets.AdaBound()),
+        _preset("amsbound", "AMSBound", lambda budget: presets.AMSBound()),
+        _preset(
+            "dstadam",
+            "DSTAdam",
+            lambda budget: presets.DSTAdam(max(budget.steps, 2)),
+        ),
+        _preset("padam", "Padam", lambda budget: presets.Padam()),
+        _preset("mas", "MAS", lambda budget: presets.MAS()),
+        _preset(
+            "grafted",
+            "Grafted at half",
+            lambda budget: presets.Grafted(max(budget.steps // 2, 1)),
+        ),
     )
 }
 
@@ -325,7 +368,7 @@ def compare(
     architecture: str = "cnn",
     epochs: int = 12,
     seeds: int = 3,
-    arms: Sequence[str] = tuple(ARMS),
+    arms: Sequence[str] = DEFAULT_ARMS,
     output: str | Path = "compare-results",
     data_dir: str | None = None,
     batch_size: int = BATCH_SIZE,

@@ -1,0 +1,103 @@
+"""README, docstrings and examples do what they say."""
+
+import configparser
+import doctest
+import importlib
+import pkgutil
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import keras
+import pytest
+
+import keras_hybrid
+from keras_hybrid import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MODULES = [
+    name
+    for _, name, _ in pkgutil.walk_packages(
+        keras_hybrid.__path__, "keras_hybrid."
+    )
+]
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    result = doctest.testmod(importlib.import_module(name))
+    assert result.failed == 0
+
+
+def test_the_modules_with_examples_are_found():
+    finder = doctest.DocTestFinder()
+    counts = {
+        name: sum(
+            len(test.examples)
+            for test in finder.find(importlib.import_module(name))
+        )
+        for name in MODULES
+    }
+    for name in ("optimizer", "presets", "transitions", "triggers"):
+        assert counts[f"keras_hybrid.{name}"] > 0
+
+
+def test_readme_python_blocks(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) >= 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert (tmp_path / "compare-results" / "report.html").exists()
+    # 512 images in batches of 32, six epochs, a switch after three.
+    assert "48 0." in capsys.readouterr().out
+
+
+def test_readme_commands_exist():
+    commands = re.findall(r"keras-hybrid (?:compare|report)[^`\n&]*", README)
+    assert commands
+    parser = cli._parser()
+    known = {
+        option
+        for action in parser._subparsers._group_actions
+        for sub in action.choices.values()
+        for option in sub._option_string_actions
+    }
+    for command in commands:
+        for word in shlex.split(command.replace("[", " ").replace("]", " ")):
+            if word.startswith("--"):
+                assert word in known, command
+
+
+def test_readme_names_every_example():
+    named = re.findall(r"`(\w+)\.py`", README)
+    assert set(EXAMPLES) <= set(named)
+
+
+def test_readme_gives_the_two_commands_that_ci_runs():
+    assert 'pip install -e ".[all]" && keras-hybrid compare' in README
+    command = 'pip install -e ".[all,test]" && pytest'
+    assert command in README.splitlines()
+
+
+def test_extras_are_what_the_issue_of_set_up_promises():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    assert {"tuner", "study", "test", "dev", "all"} <= set(extras)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_run(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    policy = keras.mixed_precision.global_policy()
+    try:
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), {}, "__main__")
+    finally:
+        keras.mixed_precision.set_global_policy(policy)
+    assert capsys.readouterr().out
