@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 import zlib
 from collections.abc import MutableMapping
 from typing import Any
@@ -47,7 +48,9 @@ class SwitchCallback(keras.callbacks.Callback):
     an estimate), then asks the trigger, and switches from the next epoch on.
 
     The trigger's state lives in the optimizer: whatever restores the optimizer
-    (BackupAndRestore, a checkpoint) restores it. A trigger other than the one
+    (BackupAndRestore, a checkpoint) restores it. Put this callback before
+    BackupAndRestore: a backup taken before the trigger saw its epoch lacks
+    that epoch, and a resumed fit warns of it. A trigger other than the one
     that left its state there starts anew.
 
     Args:
@@ -94,9 +97,12 @@ class SwitchCallback(keras.callbacks.Callback):
                 "`monitor_only` needs a `trigger` to monitor. Received: "
                 "trigger=None, monitor_only=True"
             )
-        if trigger is not None and len(trigger.get_state()) >= EPOCH_STATE_SIZE:
+        if (
+            trigger is not None
+            and len(trigger.get_state()) > EPOCH_STATE_SIZE - 2
+        ):
             raise ValueError(
-                f"`trigger` must have at most {EPOCH_STATE_SIZE - 1} numbers "
+                f"`trigger` must have at most {EPOCH_STATE_SIZE - 2} numbers "
                 "of state (a Plateau has 2, a GeneralizationGap 1). Received: "
                 f"{len(trigger.get_state())}"
             )
@@ -138,6 +144,7 @@ class SwitchCallback(keras.callbacks.Callback):
         steps = self.params.get("steps")
         if self._told_steps or steps is None:
             return
+        self._warn_of_missed_epochs(optimizer, epoch)
         # Only here, not when training begins: the first epoch tells where a
         # resumed training starts.
         micro_batches = steps * (self.params["epochs"] - epoch)
@@ -151,11 +158,7 @@ class SwitchCallback(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
         self._log(optimizer, logs)
-        reason = (
-            "optimizer.switch()"
-            if optimizer.trigger is None
-            else repr(optimizer.trigger)
-        )
+        cause: Any = optimizer.trigger
         if self.trigger is not None and not optimizer.has_switched:
             holds = _check(self.trigger, optimizer, epoch, logs)
             if self.monitor_only:
@@ -167,16 +170,32 @@ class SwitchCallback(keras.callbacks.Callback):
                     )
             elif holds:
                 optimizer.switch()
-                reason = repr(self.trigger)
+                cause = self.trigger
         if optimizer.has_switched and not self._reported:
             self._reported = True
+            by = "optimizer.switch()" if cause is None else repr(cause)
             self._say(
                 f"Epoch {epoch + 1}: switched to SGD at update "
-                f"{optimizer.switch_step} by {reason}, "
+                f"{optimizer.switch_step} by {by}, "
                 f"{_phase_text(optimizer)}."
             )
         elif not optimizer.has_switched:
             self._reported = False
+
+    def _warn_of_missed_epochs(
+        self, optimizer: HybridOptimizer, epoch: int
+    ) -> None:
+        if self.trigger is None or optimizer.has_switched:
+            return
+        mark, watched = optimizer._epoch_state.numpy()[:2]
+        if mark == _fingerprint(self.trigger) and 0 < watched < epoch:
+            warnings.warn(
+                f"The trigger {self.trigger!r} has seen {int(watched)} epochs, "
+                f"and the training goes on with epoch {epoch + 1}: a backup "
+                "was taken before the trigger saw its epoch. Put "
+                "SwitchCallback before BackupAndRestore in the list.",
+                stacklevel=2,
+            )
 
     def _log(
         self, optimizer: HybridOptimizer, logs: MutableMapping[str, Any]
@@ -212,14 +231,14 @@ def _check(
     mark = _fingerprint(trigger)
     if stored[0] == mark:
         length = len(trigger.get_state())
-        trigger.set_state([float(x) for x in stored[1 : 1 + length]])
+        trigger.set_state([float(x) for x in stored[2 : 2 + length]])
     else:
         trigger.reset()
     holds = trigger.check(epoch, logs)
     state = np.zeros(EPOCH_STATE_SIZE, "float32")
     values = trigger.get_state()
-    state[0] = mark
-    state[1 : 1 + len(values)] = values
+    state[:2] = mark, epoch + 1
+    state[2 : 2 + len(values)] = values
     optimizer._epoch_state.assign(state)
     return holds
 

@@ -215,7 +215,7 @@ def scale_parts(
       - `"projection"`: E[p.p] / E[-p.g].
       - `"swats"`: E[gamma] / E[1], gamma = p.p / -p.g; where p.g = 0 the
         numerator stays (Keskar & Socher 2017, algorithm 1).
-      - `"norm"`: E[|p| / |m|] / E[1].
+      - `"norm"`: E[|p| / |m|] / E[1], over the updates in which m is not 0.
 
     Args:
         kind: One of these names.
@@ -232,7 +232,7 @@ def scale_parts(
     if kind == "swats":
         descent = sums["step_descent"]
         numerator = projection(square, descent), descent != 0
-    else:
-        moment = sums["moment_square"]
-        numerator = norm_ratio(square, moment), moment > 0
-    return numerator, (ops.ones_like(square), always)
+        return numerator, (ops.ones_like(square), always)
+    moment = sums["moment_square"]
+    ratio = norm_ratio(square, moment)
+    return (ratio, moment > 0), (ops.ones_like(square), moment > 0)

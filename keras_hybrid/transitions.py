@@ -40,7 +40,8 @@ def _akiba(s: Tensor) -> Tensor:
     # c + p / 2, with c = 10 and p = 5 epochs: s = e / 12.5, so c is at 0.8
     # and p spans 0.4.
     rise = ops.exp(2 * (ops.minimum(s, 0.8) - 0.8) / 0.4) / 2
-    return ops.where(s < 0.8, rise, ops.minimum(0.5 + (s - 0.8) / 0.4, 1.0))
+    # 1/2 + (s - 0.8) / 0.4 is 2.5 s - 1.5, which is exactly 1 at s = 1.
+    return ops.where(s < 0.8, rise, ops.minimum(2.5 * s - 1.5, 1.0))
 
 
 def _hyperbolic(s: Tensor) -> Tensor:

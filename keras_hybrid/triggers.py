@@ -100,6 +100,25 @@ class _Composite:
 
     def __init__(self, triggers: list[Any]) -> None:
         self.triggers = list(triggers)
+        family = StepTrigger if isinstance(self, StepTrigger) else EpochTrigger
+        if not all(isinstance(t, family) for t in self.triggers):
+            raise TypeError(
+                f"`triggers` must be a list of {family.__name__}s. Received: "
+                f"triggers={triggers!r}"
+            )
+        leaves = [id(leaf) for leaf in self._leaves()]
+        if not leaves or len(set(leaves)) < len(leaves):
+            raise ValueError(
+                "`triggers` must hold at least one trigger, each only once (it "
+                f"keeps a state). Received: triggers={triggers!r}"
+            )
+
+    def _leaves(self) -> list[Any]:
+        return [
+            leaf
+            for t in self.triggers
+            for leaf in (t._leaves() if isinstance(t, _Composite) else [t])
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the members, serialized."""
@@ -604,6 +623,8 @@ class Plateau(EpochTrigger):
 
     def update(self, value: float) -> bool:
         """Holds after `patience` epochs without improvement."""
+        # As it is stored: 0.1 must not improve on float32's 0.1.
+        value = float(np.float32(value))
         if self._sign * (value - self.best) > self.min_delta:
             self.best = value
             self.waited = 0.0
