@@ -7,6 +7,7 @@ is the shared mechanism.
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -82,6 +83,48 @@ class StepMomentumHybrid(UncorrectedHybrid):
         delta = rules.decayed(m * settings.learning_rate, w, settings)
         self.assign_sub(variable, delta)
         return {}
+
+
+class _Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Base of two schedules in the precision of `step`, a float tensor.
+
+    Keras' own compute in float32, whatever the weights' type.
+    """
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments, kept under their names."""
+        names = list(inspect.signature(type(self)).parameters)
+        return {name: getattr(self, name) for name in names}
+
+
+@checks.registered
+class LinearFall(_Schedule):
+    """From `first` at step 0 to `last` at step `steps`, and on with that."""
+
+    def __init__(self, first: float, last: float, steps: int) -> None:
+        self.first = first
+        self.last = last
+        self.steps = steps
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the value at `step`."""
+        s = ops.minimum(step / self.steps, 1)
+        return self.first + (self.last - self.first) * s
+
+
+@checks.registered
+class StepDecay(_Schedule):
+    """`first`, multiplied with `rate` once more at each of `steps`."""
+
+    def __init__(self, first: float, rate: float, steps: list[int]) -> None:
+        self.first = first
+        self.rate = rate
+        self.steps = steps
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the value at `step`."""
+        factors = [ops.where(step >= s, self.rate, 1.0) for s in self.steps]
+        return self.first * functools.reduce(ops.multiply, factors)
 
 
 def SWATS(  # noqa: N802
@@ -188,11 +231,7 @@ def GNMT(  # noqa: N802
         )
     schedule: Any = rate
     if steps:
-        # Keras' boundaries are the last step of their piece.
-        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
-            [step - switch_step - 1 for step in steps],
-            [rate * factor**i for i in range(len(steps) + 1)],
-        )
+        schedule = StepDecay(rate, factor, [s - switch_step for s in steps])
     return _made(
         GNMT,
         HybridOptimizer,
@@ -386,9 +425,7 @@ def DSTAdam(  # noqa: N802
         trigger=AtStep(0),
         transition=Blend(steps, curve="exponential"),
         # In SGD's convention, r at k = 1 to r at k = T.
-        sgd_learning_rate=keras.optimizers.schedules.PolynomialDecay(
-            first * kept, steps - 1, lower * kept
-        ),
+        sgd_learning_rate=LinearFall(first * kept, lower * kept, steps - 1),
     )
 
 

@@ -45,7 +45,7 @@ def gradients(part=slice(None)):
 def floatx():
     """Sets Keras' float type for one test.
 
-    Keras keeps the learning rate, and computes schedules, in this type.
+    Keras keeps the learning rate in this type.
     """
     before = keras.config.floatx()
     yield keras.config.set_floatx
@@ -116,7 +116,9 @@ SETTLED = {"learning_rate": RATE, "beta_2": 0.95}
 
 def falling(initial, steps=STEPS):
     """Half a cosine wave from `initial` to a tenth: Keras' and NumPy's."""
-    schedule = keras.optimizers.schedules.CosineDecay(initial, steps, 0.1)
+    # A NumPy number, or Keras computes in float32.
+    first = np.float64(initial)
+    schedule = keras.optimizers.schedules.CosineDecay(first, steps, 0.1)
 
     def rate(k):
         wave = (1 + math.cos(math.pi * k / steps)) / 2
