@@ -1937,7 +1937,6 @@ CASES = {
         "scope": "layer",
         "amsgrad": True,
         "nesterov": True,
-        "clipnorm": 0.5,
     },
     "norm": {"trigger": triggers.AtStep(4), "sgd_scale": "norm",
              "scale_scope": "model"},
