@@ -251,11 +251,6 @@ METHODS = {
         ValueError,
         r"Received: iterations=1$",
     ),
-    "steps-unbuilt": (
-        lambda: setattr(HybridOptimizer(), "training_steps", 10),
-        ValueError,
-        r"`training_steps` needs a built optimizer.*Received: built=False$",
-    ),
     "no-length": (
         lambda: apply_once(
             HybridOptimizer(cooldown=Cooldown(), jit_compile=False)
@@ -308,6 +303,13 @@ def test_calls_that_are_allowed_next_to_those():
     optimizer.switch()
     assert optimizer.switch_step == 0
     apply_once(HybridOptimizer(jit_compile=False)).switch()
+
+
+def test_the_length_of_the_training_can_be_told_before_the_build():
+    optimizer = HybridOptimizer(cooldown=Cooldown(), jit_compile=False)
+    optimizer.training_steps = 7
+    assert optimizer.training_steps == 7
+    assert apply_once(optimizer).training_steps == 7
 
 
 def test_a_failed_switch_leaves_the_state():

@@ -797,6 +797,10 @@ def akiba(j, steps=4):
     return min(0.5 + (s - 0.8) / 0.4, 1.0)
 
 
+def hyperbolic(j, steps=4):
+    return (j + 1) / steps / ((j + 1) / steps + 1)
+
+
 def geometric(a, r, x):
     return a ** (1 - x) * r**x
 
@@ -874,6 +878,10 @@ FORMULA = {
     "blend-akiba": (
         {"transition": Blend(4, curve="akiba")},
         {"weight": akiba},
+    ),
+    "blend-hyperbolic-clip": (
+        {"transition": Blend(4, curve="hyperbolic", path="clip")},
+        {"weight": hyperbolic, "mix": clip},
     ),
     "blend-all": (
         {

@@ -41,17 +41,6 @@ def gradients(part=slice(None)):
     return lambda w, k: CURVATURE[part] * (w - TARGET[part]) + NOISE[k][part]
 
 
-@pytest.fixture
-def floatx():
-    """Sets Keras' float type for one test.
-
-    Keras keeps the learning rate in this type.
-    """
-    before = keras.config.floatx()
-    yield keras.config.set_floatx
-    keras.config.set_floatx(before)
-
-
 def new_variables(dtype, values=START):
     variables = []
     for (path, shape), part in zip(PATHS.items(), SLICES, strict=True):
@@ -341,6 +330,48 @@ def expected(name):
     return CASES[name].expected()
 
 
+@pytest.fixture
+def float64():
+    """Keras keeps the learning rate in its float type."""
+    before = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx(before)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    @functools.cache
+    def whole(name):
+        stop = STOPS.get(name, 140)
+        optimizer = made(name, jit_compile=False)
+        variables = new_variables("float64")
+        step = stepper(optimizer, variables)
+        trajectory = []
+        for k in range(STEPS):
+            if k == stop:
+                pickled = pickle.dumps(optimizer)
+                saved = tf.train.Checkpoint(
+                    optimizer=optimizer, variables=variables
+                )
+                path = saved.save(str(tmp_path_factory.mktemp("run") / name))
+            step(tf.constant(k))
+            trajectory.append(flat(variables))
+        traces = step.experimental_get_tracing_count()
+        return np.array(trajectory), traces, stop, pickled, path
+
+    return whole
+
+
+@pytest.fixture
+def whole(float64, runs):
+    """A function that gives a case's run in float64, never stopped: its
+    trajectory, how often it was traced, and a step at which it was saved, with
+    the pickled optimizer and the checkpoint's path.
+    """
+    return runs
+
+
 def test_every_preset_has_a_case():
     assert {CASES[name].preset for name in MAIN} == set(presets.PRESETS)
 
@@ -349,45 +380,46 @@ def test_every_preset_has_a_case():
 
 
 @every_case
-def test_float64_is_the_formula(name, floatx):
-    floatx("float64")
-    variables = new_variables("float64")
-    optimizer = made(name, jit_compile=False)
-    got, traces = run(optimizer, variables)
+def test_float64_is_the_formula(name, whole):
+    got, traces = whole(name)[:2]
     np.testing.assert_allclose(got, expected(name), rtol=0, atol=1e-10)
     assert traces == 1
 
 
-@every_case
-def test_float32_is_the_formula_compiled(name, monkeypatch):
-    # Eager updates, each phase compiled by XLA: its Python code runs when it
-    # is traced, so at most once a phase.
-    calls = []
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in MAIN else pytest.param(name, marks=pytest.mark.slow)
+        for name in CASES
+    ],
+)
+def test_float32_is_the_formula_compiled(name):
+    optimizer = made(name)
+    assert optimizer.jit_compile == "auto"
+    got, traces = run(optimizer, new_variables("float32"))
+    np.testing.assert_allclose(
+        got, expected(name), rtol=0, atol=CASES[name].float32
+    )
+    assert traces == 1
+
+
+def test_each_phase_is_traced_once_in_an_eager_loop(monkeypatch):
+    # A phase's Python code runs when it is traced.
+    traced_at = set()
     average = rules.moving_average
 
     def counted(*args):
-        calls.append(step)
+        traced_at.add(step)
         return average(*args)
 
     monkeypatch.setattr(rules, "moving_average", counted)
     variables = new_variables("float32")
-    optimizer = made(name)
-    assert optimizer.jit_compile == "auto"
+    optimizer = made("SWATS-layer", jit_compile=False)
     update = stepper(optimizer, variables).python_function
-    got, weights = [], []
-    for step in range(STEPS):
-        weights.append(optimizer.sgd_fraction)
+    for step in range(60):
         update(tf.constant(step))
-        got.append(flat(variables))
-    np.testing.assert_allclose(
-        got, expected(name), rtol=0, atol=CASES[name].float32
-    )
-    assert 1 <= len(set(calls)) <= 3
-    np.testing.assert_allclose(
-        [weights[0], weights[100], optimizer.sgd_fraction],
-        CASES[name].weights,
-        rtol=1e-6,
-    )
+    # Adam, one layer switched, both switched.
+    assert sorted(traced_at) == [0, 3, 31]
 
 
 @every_case
@@ -449,47 +481,37 @@ def test_slots_are_adams(name):
 # ---- Saving -----------------------------------------------------------------
 
 
-@functools.cache
-def in_float64(name):
-    """The trajectory of a run that is never stopped."""
-    return run(made(name, jit_compile=False), new_variables("float64"))[0]
+# Just before the switch or the end of the transition; after 30 and 75 updates
+# the run that was stopped goes on, which must not reach the other.
+STOPS = {name: 75 for name in ("GNMT", "Grafted")} | {"SWATS": 30}
+GOES_ON = 15
 
 
-def through_pickle(optimizer, variables, name, folder):
-    path = folder / "optimizer.pickle"
-    path.write_bytes(pickle.dumps(optimizer))
-    return (
-        pickle.loads(path.read_bytes()),
-        new_variables("float64", flat(variables)),
-    )
-
-
-def through_checkpoint(optimizer, variables, name, folder):
-    saved = tf.train.Checkpoint(optimizer=optimizer, variables=variables)
-    path = saved.save(str(folder / "checkpoint"))
-    again = made(name, jit_compile=False), new_variables("float64", 0 * START)
-    again[0].build(again[1])
-    restored = tf.train.Checkpoint(optimizer=again[0], variables=again[1])
-    restored.restore(path).assert_existing_objects_matched()
-    return again
+def test_the_stops_are_before_the_switches():
+    (swats,) = swats_of_groups("model", tolerance=2e-5)[1]
+    assert STOPS["SWATS"] < swats < STOPS["SWATS"] + GOES_ON
+    for name in ("GNMT", "Grafted"):
+        switch_step = CASES[name].arguments()["switch_step"]
+        assert STOPS[name] < switch_step < STOPS[name] + GOES_ON
 
 
 @every_preset
-def test_resumed_is_never_stopped(name, tmp_path):
-    # Before and after the switch of SWATS (39), Grafted and GNMT (80); the
-    # others are inside their transitions (or at its end, 150).
-    ways = {30: through_pickle, 100: through_checkpoint, 180: through_pickle}
-    optimizer, variables = (
-        made(name, jit_compile=False),
-        new_variables("float64"),
-    )
-    got, first = [], 0
-    for stop, way in ways.items():
-        got.append(run(optimizer, variables, first, stop)[0])
-        optimizer, variables = way(optimizer, variables, name, tmp_path)
-        first = stop
-    got.append(run(optimizer, variables, first)[0])
-    np.testing.assert_array_equal(np.concatenate(got), in_float64(name))
+@pytest.mark.parametrize("way", ["pickle", "checkpoint"])
+def test_resumed_is_never_stopped(name, way, whole):
+    trajectory, _, stop, pickled, path = whole(name)
+    if way == "pickle":
+        optimizer = pickle.loads(pickled)
+        variables = new_variables("float64", trajectory[stop - 1])
+    else:
+        # Made from the config, through JSON.
+        config = json.dumps(made(name, jit_compile=False).get_config())
+        optimizer = type(made(name)).from_config(json.loads(config))
+        variables = new_variables("float64", 0 * START)
+        optimizer.build(variables)
+        restored = tf.train.Checkpoint(optimizer=optimizer, variables=variables)
+        restored.restore(path).assert_existing_objects_matched()
+    got, _ = run(optimizer, variables, stop, stop + GOES_ON, function=False)
+    np.testing.assert_array_equal(got, trajectory[stop : stop + GOES_ON])
 
 
 @every_case
@@ -501,20 +523,12 @@ def test_config_survives_json(name):
     assert json.dumps(keras.optimizers.serialize(again)) == serialized
 
 
-@every_preset
-def test_config_gives_the_same_trajectory(name):
-    config = made(name, jit_compile=False).get_config()
-    kind = type(made(name))
-    again = kind.from_config(json.loads(json.dumps(config)))
-    got, _ = run(again, new_variables("float64"))
-    np.testing.assert_array_equal(got, in_float64(name))
-
-
 # ---- Further arguments ------------------------------------------------------
 
 
-@every_preset
-def test_weight_decay_and_cooldown_work_in_each(name):
+# One of each class.
+@pytest.mark.parametrize("name", ["SWATS", "RMSpropWarmup", "DSTAdam", "Padam"])
+def test_weight_decay_and_cooldown_work_in_each(name, whole):
     # From the switch on the cool-down takes everything to zero in 40 updates.
     optimizer = made(
         name,
@@ -522,16 +536,13 @@ def test_weight_decay_and_cooldown_work_in_each(name):
         weight_decay=0.1,
         cooldown=Cooldown("linear", steps=40),
     )
-    variables = new_variables("float32")
-    got, _ = run(optimizer, variables)
+    got, _ = run(optimizer, new_variables("float64"), last=90)
     end = optimizer.switch_step + 40
     assert np.ptp(got[end - 1 :], axis=0).max() == 0
     assert np.abs(got[end - 1] - got[end - 2]).max() > 0
-    plain = made(name, jit_compile=False)
-    undecayed, _ = run(plain, new_variables("float32"), last=1)
-    rate = float(plain.learning_rate)
+    rate = float(optimizer.learning_rate)
     np.testing.assert_allclose(
-        undecayed[0] - got[0], rate * 0.1 * START, rtol=1e-3, atol=1e-6
+        whole(name)[0][0] - got[0], rate * 0.1 * START, rtol=1e-9
     )
 
 

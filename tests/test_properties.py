@@ -218,7 +218,10 @@ def test_blends_stay_between_their_ends(curve, path, steps, end, adaptive, sgd):
     blend = Blend(steps, curve=curve, path=path, end=end)
     weights = np.asarray(blend.weight(np.arange(steps + 2.0)))
     assert (np.diff(weights) >= -1e-6).all()
-    assert weights[0] >= 0 and abs(weights[-1] - end) < 1e-6
+    assert weights[0] >= 0 and weights[-1] <= end + 1e-6
+    # AdaBound's bounds close for ever, half of the way after `steps`.
+    reached = end / 2 if curve == "hyperbolic" else end
+    assert abs(weights[steps - 1] - reached) < 1e-6
     for weight in weights[:: max(steps // 5, 1)]:
         numbers = (tf.constant(x, "float32") for x in (adaptive, sgd, weight))
         size = float(blend.mix(*numbers))
