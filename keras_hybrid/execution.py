@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 Tensor = Any
 
@@ -35,8 +35,28 @@ def inside_xla() -> bool:
 def dense(grad: Any) -> Any:
     """Sums IndexedSlices over duplicate indices; other tensors pass."""
     if type(grad).__name__ == "IndexedSlices":
-        return ops.convert_to_tensor(grad, sparse=False)
+        import tensorflow as tf
+
+        return tf.convert_to_tensor(grad)
     return grad
+
+
+def compute_dtype(variable: Any) -> str:
+    """The dtype of a variable's update: half precision is too narrow.
+
+    In float16 the adaptive scale 1 / epsilon would overflow.
+    """
+    dtype = str(keras.backend.standardize_dtype(variable.dtype))
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def outside_the_graph() -> contextlib.AbstractContextManager[Any]:
+    """Where variables have values, also while a tf.function is traced."""
+    if keras.backend.backend() != "tensorflow":
+        return contextlib.nullcontext()
+    import tensorflow as tf
+
+    return tf.init_scope()
 
 
 class CompiledPhases:
@@ -134,7 +154,8 @@ def update_on_replicas(
             )
             sums.append(
                 {
-                    name: strategy.experimental_local_results(part)[0]
+                    # Ungrouped: one entry a replica here.
+                    name: part[0] if isinstance(part, tuple) else part
                     for name, part in parts.items()
                 }
             )

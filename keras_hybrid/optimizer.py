@@ -67,8 +67,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             convention of keras.optimizers.SGD(momentum=...), in place of
             `sgd_scale`. A float a: a at the switch, following `learning_rate`
             in proportion from there (rho = a / ((1 - momentum) *
-            learning_rate)). A LearningRateSchedule: counted in updates from
-            the switch, whatever `learning_rate` does.
+            learning_rate), with the first learning rate after the switch that
+            is not 0: do not switch inside a warm-up). A LearningRateSchedule:
+            counted in updates from the switch, whatever `learning_rate` does.
         carry_momentum: Boolean: the SGD phase goes on with m (default), or
             starts it from zero (False).
         trigger: None (default) or a step trigger (`keras_hybrid.triggers`)
@@ -201,6 +202,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
+        # Here, not in `build`, which may be traced into a graph.
+        self._start_weight = float(
+            np.asarray(self.transition.weight(np.zeros((), "float64")))
+        )
         self._told_training_steps: int | None = None
         self._rebindable = False
         self._phases = execution.CompiledPhases()
@@ -275,9 +280,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Adds the small vectors, in a fixed order."""
         groups = len(self._groups.names)
         starts = self._starts_switched
-        start_weight = 0.0
-        if starts:
-            start_weight = float(self.transition.weight(np.zeros(())))
+        start_weight = self._start_weight if starts else 0.0
         start_scale = 0.0
         if starts and self.sgd_learning_rate is None:
             start_scale = float(self.sgd_scale)
@@ -346,7 +349,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if (
             self.cooldown is not None
             and self.cooldown.steps is None
-            and self._told_training_steps is None
+            and not self._length_is_known()
         ):
             raise ValueError(
                 "`Cooldown(steps=None)` lasts until the end of the training, "
@@ -408,10 +411,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         settings: rules.Settings,
     ) -> dict[str, Tensor]:
         """Updates one variable and its slots; returns its statistics."""
-        w = ops.convert_to_tensor(variable)
-        g = ops.cast(grad, w.dtype)
+        dtype = execution.compute_dtype(variable)
+        w = ops.cast(variable, dtype)
+        g = ops.cast(grad, dtype)
         m_slot = self._first_moments[index]
-        m = ops.convert_to_tensor(m_slot)
+        m = ops.cast(m_slot, dtype)
         if phase == "sgd":
             delta, m = rules.sgd_update(
                 w, g, m, settings, nesterov=self.nesterov
@@ -421,8 +425,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return {}
         v_slot = self._second_moments[index]
         max_slot = self._second_moments_max[index]
-        v = ops.convert_to_tensor(v_slot)
-        v_max = None if max_slot is None else ops.convert_to_tensor(max_slot)
+        v = ops.cast(v_slot, dtype)
+        v_max = None if max_slot is None else ops.cast(max_slot, dtype)
         constants: dict[str, Any] = {
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
@@ -531,7 +535,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _settings(
         self, plan: dict[str, Tensor], indices: Sequence[int], variables: Any
     ) -> list[rules.Settings]:
-        """Returns each variable's scalars from the plan, in its dtype."""
+        """Returns each variable's scalars from the plan."""
         columns: dict[tuple[str, str], Any] = {}
 
         def column(name: str, dtype: str) -> Any:
@@ -543,7 +547,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         settings = []
         for index, variable in zip(indices, variables, strict=True):
             group = self._groups.of[index]
-            dtype = keras.backend.standardize_dtype(variable.dtype)
+            dtype = execution.compute_dtype(variable)
             decays = self.weight_decay is not None and self._use_weight_decay(
                 variable
             )
@@ -765,6 +769,17 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 f"Received: built={self.built}"
             )
 
+    @property
+    def _updates_made(self) -> int:
+        return int(np.asarray(ops.convert_to_tensor(self.iterations)))
+
+    def _length_is_known(self) -> bool:
+        if self._told_training_steps is not None:
+            return True
+        # A restored optimizer has it in its variable alone.
+        with execution.outside_the_graph():
+            return self.training_steps is not None
+
     def switch(self) -> None:
         """Starts the transition with the next update, for every group.
 
@@ -785,18 +800,15 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`switch()` needs an estimate of the SGD learning rate, and no "
                 "update has given one yet: switch after some adaptive updates, "
                 "or give `sgd_learning_rate`. Received: "
-                f"iterations={int(self.iterations)}"
+                f"iterations={self._updates_made}"
             )
         scales = self._scales.numpy()
         if self.sgd_learning_rate is None:
             estimate = np.asarray(estimate)
             self._scales.assign(np.where(newly, estimate, scales))
-        self._switch_steps.assign(
-            np.where(waiting, int(self.iterations), steps)
-        )
-        start = float(self.transition.weight(np.zeros((), self._state_dtype)))
+        self._switch_steps.assign(np.where(waiting, self._updates_made, steps))
         weights = self._weights.numpy()
-        self._weights.assign(np.where(waiting, start, weights))
+        self._weights.assign(np.where(waiting, self._start_weight, weights))
 
     def revert(self) -> None:
         """Goes back to the adaptive phase with the next update.
@@ -985,19 +997,24 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         Keras' own way drops the state of an optimizer without its model.
         """
         config = keras.saving.serialize_keras_object(self)
+        pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
         if not self.built:
-            return _unpickled, (config, None, None)
+            return _unpickled, (config, pattern, None, None)
         shapes = [
-            (v.path, tuple(v.shape), keras.backend.standardize_dtype(v.dtype))
+            (
+                v.path,
+                tuple(v.shape),
+                keras.backend.standardize_dtype(v.dtype),
+                self._use_weight_decay(v),
+            )
             for v in self._trainable_variables
         ]
         values = [v.numpy() for v in self.variables]
-        return _unpickled, (config, shapes, values)
+        return _unpickled, (config, pattern, shapes, values)
 
     def _check_variables_are_known(self, variables: Sequence[Any]) -> None:
         """Binds an unpickled optimizer to the first fitting variables."""
         if self._rebindable:
-            self._rebindable = False
             expected = [tuple(v.shape) for v in self._trainable_variables]
             if [tuple(v.shape) for v in variables] != expected:
                 raise ValueError(
@@ -1005,27 +1022,43 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     f"variables of shapes {expected}. Received: shapes="
                     f"{[tuple(v.shape) for v in variables]}"
                 )
-            self._trainable_variables_indices = {
-                self._var_key(v): i for i, v in enumerate(variables)
-            }
-            self._trainable_variables: list[Any] = list(variables)
+            excluded = [
+                i
+                for i, v in enumerate(self._trainable_variables)
+                if not self._use_weight_decay(v)
+            ]
+            self.exclude_from_weight_decay([variables[i] for i in excluded])
+            # Past Keras' own setter, which would track the model's variables
+            # as the optimizer's and save them with it.
+            indices = {self._var_key(v): i for i, v in enumerate(variables)}
+            object.__setattr__(self, "_trainable_variables_indices", indices)
+            object.__setattr__(self, "_trainable_variables", list(variables))
             self._phases.clear()
+            self._rebindable = False
         super()._check_variables_are_known(variables)
 
 
 _PARTS = ("trigger", "transition", "cooldown")
 
 
-def _unpickled(config: Any, shapes: Any, values: Any) -> HybridOptimizer:
+def _unpickled(
+    config: Any, pattern: Any, shapes: Any, values: Any
+) -> HybridOptimizer:
     optimizer = keras.saving.deserialize_keras_object(config)
+    if pattern is not None:
+        optimizer._exclude_from_weight_decay_pattern = pattern
     if shapes is not None:
         stand_ins = []
-        for path, shape, dtype in shapes:
+        excluded = []
+        for path, shape, dtype, decays in shapes:
             stand_in = keras.Variable(
                 initializer="zeros", shape=shape, dtype=dtype
             )
             stand_in._path = path
             stand_ins.append(stand_in)
+            if not decays:
+                excluded.append(stand_in)
+        optimizer.exclude_from_weight_decay(excluded)
         optimizer.build(stand_ins)
         for variable, value in zip(optimizer.variables, values, strict=True):
             variable.assign(value)

@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_hybrid import checks, rules
+from keras_hybrid import checks, execution, rules
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, ProjectionConverged
@@ -65,19 +65,20 @@ class StepMomentumHybrid(UncorrectedHybrid):
         phase: str,
         settings: rules.Settings,
     ) -> dict[str, Tensor]:
-        w = ops.convert_to_tensor(variable)
-        g = ops.cast(grad, w.dtype)
+        dtype = execution.compute_dtype(variable)
+        w = ops.cast(variable, dtype)
+        g = ops.cast(grad, dtype)
         rho = float(self.sgd_scale)
         size: Any = rho
         if phase != "sgd":
             slot = self._second_moments[index]
-            old = ops.convert_to_tensor(slot)
+            old = ops.cast(slot, dtype)
             v = rules.moving_average(old, ops.square(g), self.beta_2)
             self.assign(slot, ops.where(settings.weight >= 1, old, v))
             p = self._scale(v, settings, self.epsilon) / (1 - self.beta_1)
             size = self.transition.mix(p, rho, settings.weight)
         slot = self._first_moments[index]
-        m = ops.convert_to_tensor(slot) * settings.momentum_kept
+        m = ops.cast(slot, dtype) * settings.momentum_kept
         m = rules.moving_average(m, size * g, settings.beta)
         self.assign(slot, m)
         delta = rules.decayed(m * settings.learning_rate, w, settings)
