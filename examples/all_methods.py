@@ -6,8 +6,9 @@ SGD. It writes docs/all_methods_paths.svg and docs/all_methods_mnist5k.svg, and
 prints a table.
 
 For each problem two learning rates were chosen by hand, Adam's and that of SGD
-with momentum 0.9; everything else follows from them and from the length of the
-training, in `methods`. One seed: this shows how the methods behave, not which
+with momentum 0.9, and a tolerance of SWATS at which it switches at all;
+everything else follows from them and from the length of the training, in
+`methods`. One seed: this shows how the methods behave, not which
 is better.
 """
 
@@ -28,6 +29,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
 from keras_hybrid import HybridOptimizer, presets
@@ -36,6 +38,7 @@ from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import AtStep
 
 DOCS = Path(__file__).parent.parent / "docs"
+SEED = 0
 MOMENTUM = 0.9
 MARK = {
     "marker": "D",
@@ -45,6 +48,8 @@ MARK = {
     "linestyle": "none",
     "zorder": 5,
 }
+START = {"marker": "o", "markersize": 5}
+MINIMUM = {"marker": "*", "markersize": 10}
 # Blue to vermilion, apart for the colour-blind and in grey.
 WEIGHTS = LinearSegmentedColormap.from_list(
     "weights", ["#00509B", "#8C6BB1", "#E8590C"]
@@ -58,14 +63,18 @@ SETTINGS: dict[Any, Any] = {
 
 
 def methods(
-    adam_rate: float, sgd_rate: float, steps: int
+    adam_rate: float,
+    sgd_rate: float,
+    steps: int,
+    swats: dict[str, float],
 ) -> dict[str, Callable[[], Any]]:
-    """Every method, its arguments derived from the problem's three numbers.
+    """Every method, its arguments derived from the problem's numbers.
 
     Args:
         adam_rate: Adam's learning rate.
         sgd_rate: That of SGD with momentum 0.9, in Keras' convention.
         steps: Updates of the whole training.
+        swats: Arguments of SWATS' trigger, met neither at once nor never.
     """
     half = steps // 2
     # What multiplies the moving average m in the end.
@@ -73,16 +82,14 @@ def methods(
     return {
         "Adam": lambda: keras.optimizers.Adam(adam_rate),
         "SGD": lambda: keras.optimizers.SGD(sgd_rate, momentum=MOMENTUM),
-        # beta_2 = 0.99: Lambda averages over 100 updates, not 1,000.
-        "SWATS": lambda: presets.SWATS(
-            adam_rate, tolerance=0.01, relative=True, beta_2=0.99
-        ),
+        "SWATS": lambda: presets.SWATS(adam_rate, relative=True, **swats),
         "GNMT": lambda: presets.GNMT(
             adam_rate,
             switch_step=half,
             sgd_learning_rate=sgd_rate,
             decay_steps=[3 * steps // 4],
         ),
+        # beta_2 = 0.99: rho averages over 100 updates, not 1,000.
         "Grafted": lambda: presets.Grafted(half, adam_rate, beta_2=0.99),
         "Hybrid + cool-down": lambda: HybridOptimizer(
             adam_rate,
@@ -135,6 +142,9 @@ class Problem:
         adam_rate: Adam's learning rate.
         sgd_rate: SGD's.
         steps: Updates.
+        swats: Arguments of SWATS' trigger.
+        noise: Standard deviation of the noise on the gradient, the same
+            noise for every method.
     """
 
     name: str
@@ -145,6 +155,8 @@ class Problem:
     adam_rate: float
     sgd_rate: float
     steps: int
+    swats: dict[str, float]
+    noise: float = 0.0
 
 
 def rosenbrock(x: Any, y: Any) -> Any:
@@ -174,16 +186,19 @@ PROBLEMS = (
         adam_rate=0.03,
         sgd_rate=4e-4,
         steps=500,
+        swats={"tolerance": 0.01, "beta_2": 0.9},
     ),
     Problem(
-        "Rastrigin",
+        "Rastrigin, noisy gradients",
         rastrigin,
-        (3.35, 2.7),
+        (3.3, -2.7),
         (0.0, 0.0),
-        ((-2.0, 4.2), (-2.0, 4.2)),
-        adam_rate=0.3,
-        sgd_rate=2e-3,
-        steps=200,
+        ((-2.6, 4.6), (-4.6, 2.6)),
+        adam_rate=0.1,
+        sgd_rate=8e-4,
+        steps=250,
+        swats={"tolerance": 0.01, "beta_2": 0.99},
+        noise=30.0,
     ),
     Problem(
         "Quadratic, 1 : 100",
@@ -194,6 +209,7 @@ PROBLEMS = (
         adam_rate=0.05,
         sgd_rate=5e-3,
         steps=200,
+        swats={"tolerance": 2e-3, "beta_2": 0.99},
     ),
 )
 
@@ -212,16 +228,19 @@ def follow(problem: Problem, optimizer: Any) -> Path2D:
     w = keras.Variable(problem.start)
     optimizer.build([w])
 
+    draws = np.random.default_rng(SEED).normal(size=(problem.steps, 2))
+    noise = tf.constant(problem.noise * draws, "float32")
+
     @tf.function
-    def update() -> None:
+    def update(k: tf.Tensor) -> None:
         with tf.GradientTape() as tape:
             value = problem.function(w.value[0], w.value[1])
-        optimizer.apply([tape.gradient(value, w.value)], [w])
+        optimizer.apply([tape.gradient(value, w.value) + noise[k]], [w])
 
     points, weights = [w.numpy()], []
-    for _ in range(problem.steps):
+    for k in range(problem.steps):
         weights.append(sgd_weight(optimizer))
-        update()
+        update(tf.constant(k))
         points.append(w.numpy())
     array = np.array(points, "float64")
     value = float(problem.function(array[-1:, 0], array[-1:, 1])[0])
@@ -287,7 +306,7 @@ def draw_paths(paths: dict[str, dict[str, Path2D]]) -> Figure:
                 draw_path(axes, problem, paths[problem.name][name])
         for axes, name in zip(grid[0], chosen, strict=True):
             axes.set_title(name, fontweight="bold")
-    add_key(bottom)
+    add_key(bottom, {"start": START, "minimum": MINIMUM})
     return figure
 
 
@@ -295,8 +314,8 @@ def draw_path(axes: Any, problem: Problem, path: Path2D) -> None:
     """One panel."""
     draw_background(axes, problem)
     add_coloured_line(axes, path.points, path.weights, 1.4)
-    axes.plot(*problem.start, "o", color="black", markersize=5, zorder=4)
-    axes.plot(*problem.minimum, "*", color="black", markersize=9, zorder=4)
+    axes.plot(*problem.start, color="black", zorder=4, **START)
+    axes.plot(*problem.minimum, color="black", zorder=4, **MINIMUM)
     half = passes_half(path.weights)
     if half is not None:
         axes.plot(*path.points[half], **MARK)
@@ -314,41 +333,39 @@ def draw_path(axes: Any, problem: Problem, path: Path2D) -> None:
     )
 
 
-def add_key(figure: Any) -> None:
+def add_key(figure: Any, marks: dict[str, dict[str, Any]]) -> None:
     """The colours, and what the marks are."""
-    axes = figure.subplots(1, 1)
-    axes.set_axis_off()
     bar = figure.colorbar(
         ScalarMappable(Normalize(0, 1), WEIGHTS),
-        ax=axes,
+        cax=figure.add_axes((0.06, 0.6, 0.3, 0.2)),
         orientation="horizontal",
-        fraction=0.6,
-        aspect=40,
         ticks=[0, 0.5, 1],
     )
     bar.ax.set_xticklabels(["0: adaptive", "SGD's weight", "1: SGD"])
     bar.solids.set_rasterized(True)
     handles = [
-        axes.plot([], [], marker, color="black", markersize=size, label=label)[
-            0
-        ]
-        for marker, size, label in (
-            ("o", 5, "start"),
-            ("*", 9, "minimum"),
-        )
+        Line2D([], [], linestyle="none", color="black", label=label, **look)
+        for label, look in marks.items()
     ]
-    handles.append(
-        axes.plot([], [], **MARK, label="SGD's weight passes one half")[0]
+    handles.append(Line2D([], [], **MARK, label="SGD's weight passes one half"))
+    figure.legend(
+        handles=handles,
+        loc="center",
+        bbox_to_anchor=(0.68, 0.6),
+        ncols=3,
+        frameon=False,
     )
-    axes.legend(handles=handles, loc="center", ncols=3, frameon=False)
 
 
 # ---- MNIST ------------------------------------------------------------------
 
-EPOCHS = 8
+EPOCHS = 6
 BATCH = 64
-SEED = 0
-MNIST_RATES = {"adam_rate": 1e-3, "sgd_rate": 0.02}
+MNIST: dict[str, Any] = {
+    "adam_rate": 1e-3,
+    "sgd_rate": 0.02,
+    "swats": {"tolerance": 5e-3, "beta_2": 0.99},
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -444,7 +461,7 @@ def draw_curves(curves: dict[str, Curves]) -> Figure:
         axes.set_xlabel("epoch")
     for axes in grid[:, 0]:
         axes.set_ylabel("cross-entropy")
-    add_key(bottom)
+    add_key(bottom, {})
     return figure
 
 
@@ -474,7 +491,10 @@ def main() -> None:
         problem.name: {
             name: follow(problem, make())
             for name, make in methods(
-                problem.adam_rate, problem.sgd_rate, problem.steps
+                problem.adam_rate,
+                problem.sgd_rate,
+                problem.steps,
+                problem.swats,
             ).items()
         }
         for problem in PROBLEMS
@@ -485,15 +505,15 @@ def main() -> None:
     steps = EPOCHS * (data.sizes["train"] // BATCH)
     curves = {
         name: train(data, make)
-        for name, make in methods(**MNIST_RATES, steps=steps).items()
+        for name, make in methods(steps=steps, **MNIST).items()
     }
     save(draw_curves(curves), DOCS / "all_methods_mnist5k.svg")
     print(f"\n{'final value':20}", end="")
-    print("".join(f"{p.name:>20}" for p in PROBLEMS), end="")
+    print("".join(f"{p.name.split(',')[0]:>12}" for p in PROBLEMS), end="")
     print(f"{'MNIST val. loss':>18}{'accuracy':>10}{'half at':>9}")
     for name, run in curves.items():
         values = [paths[p.name][name].value for p in PROBLEMS]
-        print(f"{name:20}" + "".join(f"{v:20.2e}" for v in values), end="")
+        print(f"{name:20}" + "".join(f"{v:12.2e}" for v in values), end="")
         half = passes_half(run.weights)
         print(f"{run.val_loss[-1]:18.4f}{run.val_accuracy:10.3f}", end="")
         print(f"{'-' if half is None else half:>9}")

@@ -79,16 +79,16 @@ def _sgd(budget: Budget) -> tuple[Any, None]:
     return keras.optimizers.SGD(schedule, momentum=MOMENTUM), None
 
 
-def _hybrid(budget: Budget) -> tuple[Any, EpochTrigger]:
-    optimizer = HybridOptimizer(ADAM_LEARNING_RATE, cooldown=Cooldown())
-    return optimizer, AtEpoch(budget.switch_epoch)
+def _at_half(name: str, label: str, role: str, **arguments: Any) -> Arm:
+    """Constant until half of the epochs, then a cool-down to the end."""
 
+    def make(budget: Budget) -> tuple[Any, EpochTrigger]:
+        optimizer = HybridOptimizer(
+            ADAM_LEARNING_RATE, cooldown=Cooldown(), **arguments
+        )
+        return optimizer, AtEpoch(budget.switch_epoch)
 
-def _control(budget: Budget) -> tuple[Any, EpochTrigger]:
-    optimizer = HybridOptimizer(
-        ADAM_LEARNING_RATE, transition=Hard(end=0.0), cooldown=Cooldown()
-    )
-    return optimizer, AtEpoch(budget.switch_epoch)
+    return Arm(name, label, role, make)
 
 
 def _preset(
@@ -105,8 +105,31 @@ ARMS: dict[str, Arm] = {
     for arm in (
         Arm("adam", "Adam, cosine", "baseline", _adam),
         Arm("sgd", "SGD momentum, cosine", "baseline", _sgd),
-        Arm("control", "Adam, cool-down from the switch", "control", _control),
-        Arm("hybrid", "Adam to SGD, cool-down", "hybrid", _hybrid),
+        _at_half(
+            "control",
+            "Adam, cool-down from the switch",
+            "control",
+            transition=Hard(end=0.0),
+        ),
+        _at_half("hybrid", "Adam to SGD, cool-down", "hybrid"),
+        _at_half(
+            "hybrid_norm",
+            "Adam to SGD by norms, cool-down",
+            "hybrid",
+            sgd_scale="norm",
+        ),
+        _at_half(
+            "hybrid_swats",
+            "Adam to SGD by SWATS' average, cool-down",
+            "hybrid",
+            sgd_scale="swats",
+        ),
+        _at_half(
+            "hybrid_model",
+            "Adam to SGD, one rho for the model, cool-down",
+            "hybrid",
+            scale_scope="model",
+        ),
         _preset("swats", "SWATS", lambda budget: presets.SWATS()),
         _preset(
             "swats_layer",
