@@ -185,7 +185,9 @@ class SwitchCallback(keras.callbacks.Callback):
     def _warn_of_missed_epochs(
         self, optimizer: HybridOptimizer, epoch: int
     ) -> None:
-        if self.trigger is None or optimizer.has_switched:
+        if self.trigger is None or not optimizer.built:
+            return
+        if optimizer.has_switched:
             return
         mark, watched = optimizer._epoch_state.numpy()[:2]
         if mark == _fingerprint(self.trigger) and 0 < watched < epoch:

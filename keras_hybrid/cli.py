@@ -33,7 +33,8 @@ def _parser() -> argparse.ArgumentParser:
         default="adam,sgd,control,hybrid",
         help="names of arms, separated by commas; also other estimates of the "
         "SGD learning rate: hybrid_norm, hybrid_swats, hybrid_model; and the "
-        "published methods: swats, swats_layer, gnmt, rmsprop_warmup, adabound, amsbound, "
+        "published methods: "
+        "swats, swats_layer, gnmt, rmsprop_warmup, adabound, amsbound, "
         "dstadam, padam, mas, grafted",
     )
     compare.add_argument(

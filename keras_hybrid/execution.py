@@ -25,7 +25,7 @@ def inside_xla() -> bool:
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 
-    return not tf.executing_eagerly() and bool(
+    return inside_a_graph() and bool(
         control_flow_util.GraphOrParentsInXlaContext(
             tf.compat.v1.get_default_graph()
         )
@@ -48,6 +48,15 @@ def compute_dtype(variable: Any) -> str:
     """
     dtype = str(keras.backend.standardize_dtype(variable.dtype))
     return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def inside_a_graph() -> bool:
+    """Whether a tf.function is being traced."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.executing_eagerly()
 
 
 def outside_the_graph() -> contextlib.AbstractContextManager[Any]:

@@ -251,6 +251,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "jit_compile=True"
             )
         super().build(variables)
+        # Then its variables have no values yet, let alone restored ones.
+        self._built_in_graph = execution.inside_a_graph()
         self._build_groups(variables)
         self._first_moments, self._second_moments = (
             self.add_optimizer_variables(
@@ -318,9 +320,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _vector(
         self, name: str, size: int | None, value: float, dtype: str = ""
     ) -> Any:
+        def full(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+            # keras.initializers.Constant would go through float32.
+            return ops.broadcast_to(_constant(value, dtype), shape)
+
         return self.add_variable(
             shape=() if size is None else (size,),
-            initializer=keras.initializers.Constant(value),
+            initializer=full,
             dtype=dtype or self._state_dtype,
             aggregation="only_first_replica",
             name=name,
@@ -776,6 +782,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _length_is_known(self) -> bool:
         if self._told_training_steps is not None:
             return True
+        if self._built_in_graph:
+            return False
         # A restored optimizer has it in its variable alone.
         with execution.outside_the_graph():
             return self.training_steps is not None
