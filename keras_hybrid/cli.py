@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
         "dstadam, padam, mas, grafted",
     )
     compare.add_argument(
-        "--epochs", type=int, default=12, help="budget of each run"
+        "--epochs", type=int, default=8, help="budget of each run"
     )
     compare.add_argument(
         "--seeds", type=int, default=3, help="seeds of each arm"

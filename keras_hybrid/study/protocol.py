@@ -389,7 +389,7 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
 def compare(
     dataset: str = "mnist-5k",
     architecture: str = "cnn",
-    epochs: int = 12,
+    epochs: int = 8,
     seeds: int = 3,
     arms: Sequence[str] = DEFAULT_ARMS,
     output: str | Path = "compare-results",
