@@ -270,8 +270,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         self._state_dtype = "float64" if wide else "float32"
         self._add_state(len(variables))
-        # Of Keras' own tracking only: TensorFlow's checkpoints follow lists.
-        self._phases.clear()
 
     def _build_groups(self, variables: Sequence[Any]) -> None:
         """Assigns each variable its decision group and its scale group."""

@@ -28,7 +28,7 @@ def save(path: Path, model: Any, history: dict[str, list[float]]) -> None:
     """Writes the state; a kill leaves the old file or the new one.
 
     Args:
-        path: The file, by custom `*.npz`; its folder is made.
+        path: The file, by convention `*.npz`; its folder is made.
         model: A compiled model whose optimizer is built.
         history: Lists with one number a finished epoch.
     """
