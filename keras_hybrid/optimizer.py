@@ -87,6 +87,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             is one XLA-compiled function, unless XLA surrounds it already or a
             tf.distribute strategy is active. False: never. True: as "auto",
             but an error under a strategy or on another backend.
+        scale_multiplier: Positive float, default 1.0: a factor on the
+            estimated rho, for searches around the estimate.
         **kwargs: Keras' base arguments: `name`, `weight_decay` (decoupled, as
             in AdamW: learning_rate * weight_decay * w in both phases),
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`,
@@ -139,6 +141,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         scale_scope: str = "variable",
         cooldown: Cooldown | None = None,
         jit_compile: bool | str = "auto",
+        scale_multiplier: float = 1.0,
         **kwargs: Any,
     ) -> None:
         if not callable(learning_rate):
@@ -194,6 +197,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`jit_compile` can only be True on the TensorFlow backend "
                 "(JAX compiles the whole training step itself). Received: "
                 f"jit_compile=True, backend={keras.backend.backend()!r}"
+            )
+        self.scale_multiplier = checks.number(
+            "scale_multiplier", scale_multiplier, above=0
+        )
+        if self.scale_multiplier != 1 and not self._estimated:
+            raise ValueError(
+                "`scale_multiplier` is a factor on the estimated rho: with a "
+                "number as `sgd_scale`, or with `sgd_learning_rate`, change "
+                "that number. Received: "
+                f"scale_multiplier={scale_multiplier!r}"
             )
         if self._starts_switched and self._estimated:
             raise ValueError(
@@ -311,19 +324,27 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         initial = [] if self.trigger is None else self.trigger.init(groups)
         self._trigger_state = [
-            self._vector(f"trigger_state_{i}", groups, float(value[0]))
+            self._state_array(
+                f"trigger_state_{i}", value.shape, float(value.flat[0])
+            )
             for i, value in enumerate(initial)
         ]
 
     def _vector(
         self, name: str, size: int | None, value: float, dtype: str = ""
     ) -> Any:
+        shape = () if size is None else (size,)
+        return self._state_array(name, shape, value, dtype)
+
+    def _state_array(
+        self, name: str, shape: tuple[int, ...], value: float, dtype: str = ""
+    ) -> Any:
         def full(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
             # keras.initializers.Constant would go through float32.
             return ops.broadcast_to(_constant(value, dtype), shape)
 
         return self.add_variable(
-            shape=() if size is None else (size,),
+            shape=shape,
             initializer=full,
             dtype=dtype or self._state_dtype,
             aggregation="only_first_replica",
@@ -712,6 +733,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         positive = denominators > 0
         rho = numerators / ops.where(positive, denominators, 1)
+        rho = rho * _constant(self.scale_multiplier, self._state_dtype)
         valid = ops.logical_and(
             positive, ops.logical_and(rho > 0, ops.isfinite(rho))
         )
@@ -955,6 +977,22 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         else:
             super().__setattr__(name, value)
 
+    def _reconfigure(self, **arguments: Any) -> None:
+        """Replaces constructor arguments of an optimizer not built yet.
+
+        The tuner gives a model that the user compiled another transition so:
+        the model, its loss scaling and its config keep their optimizer.
+        """
+        if self.built:
+            raise ValueError(
+                "The optimizer has state already: it must not be built before "
+                f"its transition is set. Received: built={self.built}"
+            )
+        other = type(self).from_config({**self.get_config(), **arguments})
+        for name in arguments:
+            setattr(self, name, getattr(other, name))
+        self._start_weight = other._start_weight
+
     # ---- Saving -------------------------------------------------------------
 
     def get_config(self) -> dict[str, Any]:
@@ -975,6 +1013,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     "scope",
                     "scale_scope",
                     "jit_compile",
+                    "scale_multiplier",
                 )
             }
         )

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_hybrid import checks
+from keras_hybrid import batches, checks
 
 # Images taken from the end of the (fixedly permuted) training split.
 VALIDATION_IMAGES = {
@@ -185,20 +185,20 @@ def training_pipeline(
     mean, std = data.moments()
     held = tf.constant(images), tf.constant(labels)
 
-    def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
-        )
-        indices = tf.data.Dataset.from_tensor_slices(order)
-        batches = indices.batch(batch_size, drop_remainder=True)
-        return batches.map(
-            lambda chosen: _batch(held, chosen, seed, epoch, data.augmented),
-            num_parallel_calls=1,
-        )
+    def batch_of(chosen: tf.Tensor, epoch: tf.Tensor) -> Any:
+        x, y = _batch(held, chosen, seed, epoch, data.augmented)
+        return _scaled(x, mean, std), y
 
-    pipeline = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
-    pipeline = pipeline.map(lambda x, y: (_scaled(x, mean, std), y))
-    return pipeline.prefetch(2), count // batch_size
+    pipeline = batches.shuffled(
+        count,
+        batch_size,
+        seed,
+        first_epoch,
+        epochs,
+        batch_of,
+        drop_remainder=True,
+    )
+    return pipeline, count // batch_size
 
 
 def evaluation_pipeline(

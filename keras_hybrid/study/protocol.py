@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -248,13 +249,10 @@ def _configuration(
     batch_size: int,
 ) -> dict[str, Any]:
     optimizer, trigger = arm.make(budget)
-    config = keras.saving.serialize_keras_object(optimizer)
-    # Auto-numbered names say nothing and differ from run to run.
-    config["config"].pop("name", None)
-    configuration = {
+    return {
         "label": arm.label,
         "role": arm.role,
-        "optimizer": config,
+        "optimizer": _serialized(optimizer),
         "trigger": None
         if trigger is None
         else keras.saving.serialize_keras_object(trigger),
@@ -262,8 +260,6 @@ def _configuration(
         "images": data.sizes,
         "augmented": data.augmented,
     }
-    # As it will be read back: tuples are lists in JSON.
-    return json.loads(json.dumps(configuration))
 
 
 def run_path(
@@ -366,6 +362,23 @@ def train(
     return run
 
 
+def _with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a record, with arguments that came after it."""
+    # A copy: Keras writes into what it deserializes.
+    optimizer = keras.saving.deserialize_keras_object(
+        copy.deepcopy(configuration["optimizer"])
+    )
+    return {**configuration, "optimizer": _serialized(optimizer)}
+
+
+def _serialized(optimizer: Any) -> dict[str, Any]:
+    config = keras.saving.serialize_keras_object(optimizer)
+    # Auto-numbered names say nothing and differ from run to run.
+    config["config"].pop("name", None)
+    # As it will be read back: tuples are lists in JSON.
+    return json.loads(json.dumps(config))
+
+
 def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
     if not path.exists():
         return None
@@ -376,7 +389,7 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
             f"{error}. Remove the file to train this run again. Received: "
             f"output={str(path.parent.parent)!r}"
         ) from error
-    if run.configuration != configuration:
+    if _with_defaults(run.configuration) != configuration:
         raise ValueError(
             f"{path} is of another configuration (batch size, learning rate, "
             "sizes or transition): give another --output, or remove the file "
