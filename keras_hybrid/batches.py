@@ -21,6 +21,7 @@ def shuffled(
     batch_of: Callable[[tf.Tensor, tf.Tensor], Any],
     *,
     drop_remainder: bool,
+    in_order: bool = False,
 ) -> tf.data.Dataset:
     """Batches of epochs `first_epoch` to `epochs` - 1, one after the other.
 
@@ -34,12 +35,15 @@ def shuffled(
             epoch (shape (), int64).
         drop_remainder: Whether the examples that do not fill a last batch are
             left out of an epoch.
+        in_order: Every epoch as the examples come.
     """
 
     def epoch_of(epoch: tf.Tensor) -> tf.data.Dataset:
-        order = tf.random.experimental.stateless_shuffle(
-            tf.range(count), seed=tf.stack([tf.cast(seed, tf.int64), epoch])
-        )
+        order = tf.range(count)
+        if not in_order:
+            order = tf.random.experimental.stateless_shuffle(
+                order, seed=tf.stack([tf.cast(seed, tf.int64), epoch])
+            )
         indices = tf.data.Dataset.from_tensor_slices(order)
         batches = indices.batch(batch_size, drop_remainder=drop_remainder)
         return batches.map(

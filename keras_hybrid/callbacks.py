@@ -15,6 +15,7 @@ import numpy as np
 
 from keras_hybrid import checks
 from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer
+from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
 
 _LOGGER = logging.getLogger(__name__)
@@ -108,6 +109,33 @@ class SwitchCallback(keras.callbacks.Callback):
             )
         self._reported: bool | None = None
         self._told_steps = False
+
+    @classmethod
+    def from_recipe(
+        cls, recipe: Any, epochs: int | None = None, verbose: int = 1
+    ) -> SwitchCallback:
+        """Makes the callback that a recipe's optimizer wants in `fit`.
+
+        Args:
+            recipe: As for `HybridOptimizer.from_recipe`.
+            epochs: Of your training; None (default): as in the search.
+            verbose: As above.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If there is no such recipe, or the file is damaged.
+
+        Example:
+        >>> from keras_hybrid import SwitchCallback
+        >>> callback = SwitchCallback.from_recipe("mnist-5k-cnn", epochs=10)
+        """
+        found = Recipe.of(recipe)
+        if epochs is None:
+            epochs = found.budget["epochs"]
+        checks.integer("epochs", epochs, low=1)
+        # A fixed switch is in the optimizer already.
+        fixed = found.plan.switch_epoch(epochs) is not None
+        return cls(None if fixed else found.plan.epoch_trigger(epochs), verbose)
 
     def set_model(self, model: Any) -> None:
         """Takes the model and builds its optimizer.

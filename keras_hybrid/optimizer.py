@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import checks, execution, rules
+from keras_hybrid import checks, execution, recipes, rules
 from keras_hybrid.groups import SCOPES, grouped
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import Signals, StepTrigger
@@ -1035,6 +1035,45 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     config[name], custom_objects=custom_objects
                 )
         return cls(**config)
+
+    @classmethod
+    def from_recipe(
+        cls,
+        recipe: Any,
+        epochs: int | None = None,
+        steps_per_epoch: int | None = None,
+        **arguments: Any,
+    ) -> HybridOptimizer:
+        """Makes the optimizer that a search found (`keras-hybrid tune`).
+
+        A plan that switches at a plateau or a gap needs
+        `SwitchCallback.from_recipe(recipe)` in `fit` as well: its trigger
+        reads the logs.
+
+        Args:
+            recipe: Path of the JSON file, the name of a recipe that comes with
+                the library (e.g. `"mnist-5k-cnn"`), or a `Recipe`.
+            epochs: Of your training; None (default): as in the search.
+            steps_per_epoch: Updates an epoch; given exactly if `epochs` is.
+            **arguments: In place of the recipe's, e.g. `learning_rate`.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If there is no such recipe, the file is damaged or of
+                another format, or only one of the lengths is given.
+
+        Example:
+        >>> from keras_hybrid import HybridOptimizer
+        >>> optimizer = HybridOptimizer.from_recipe(
+        ...     "mnist-5k-cnn", epochs=10, steps_per_epoch=100
+        ... )
+        """
+        found = recipes.Recipe.of(recipe)
+        optimizer = cls.from_config(
+            {**found.optimizer_arguments(epochs, steps_per_epoch), **arguments}
+        )
+        optimizer.training_steps = found.steps(epochs, steps_per_epoch)
+        return optimizer
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and deep-copies with all state.

@@ -9,43 +9,70 @@ from __future__ import annotations
 
 import json
 import math
-import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from keras_hybrid import files
 
 
 class DamagedSnapshot(ValueError):
     """A file that is no snapshot, or one of another model."""
 
 
-def _variables(model: Any) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
+def _variables(model: Any, without: Collection[Any]) -> list[Any]:
+    left_out = {id(v) for v in without}
+    variables = [*model.variables, *model.optimizer.variables]
+    return [v for v in variables if id(v) not in left_out]
 
 
-def save(path: Path, model: Any, history: dict[str, list[float]]) -> None:
+def save(
+    path: Path,
+    model: Any,
+    history: dict[str, list[float]],
+    without: Collection[Any] = (),
+) -> None:
     """Writes the state; a kill leaves the old file or the new one.
 
     Args:
         path: The file, by convention `*.npz`; its folder is made.
         model: A compiled model whose optimizer is built.
         history: Lists with one number a finished epoch.
+        without: Variables to leave out, here and in `restore`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {
-        f"variable_{i}": v.numpy() for i, v in enumerate(_variables(model))
+        f"variable_{i}": v.numpy()
+        for i, v in enumerate(_variables(model, without))
     }
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with files.atomically(path) as partial, partial.open("wb") as file:
+        np.savez(file, history=np.array(json.dumps(history)), **arrays)
+
+
+def read_history(path: Path) -> dict[str, list[float]]:
+    """Reads the history alone.
+
+    Raises:
+        DamagedSnapshot: If the file cannot be read.
+    """
     try:
-        with partial.open("wb") as file:
-            np.savez(file, history=np.array(json.dumps(history)), **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return _history(file)
+    except Exception as error:  # zipfile, zlib, NumPy and JSON all differ.
+        raise DamagedSnapshot(f"{path}: not readable ({error})") from error
 
 
-def restore(path: Path, model: Any) -> dict[str, list[float]]:
+def _history(file: Any) -> dict[str, list[float]]:
+    return {
+        name: [math.nan if x is None else x for x in values]
+        for name, values in json.loads(str(file["history"])).items()
+    }
+
+
+def restore(
+    path: Path, model: Any, without: Collection[Any] = ()
+) -> dict[str, list[float]]:
     """Gives the state back to a model of the same kind.
 
     Returns:
@@ -55,10 +82,10 @@ def restore(path: Path, model: Any) -> dict[str, list[float]]:
         DamagedSnapshot: If the file cannot be read or does not fit the model;
             the model is then left as it was.
     """
-    variables = _variables(model)
+    variables = _variables(model, without)
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            history = json.loads(str(file["history"]))
+            history = _history(file)
             arrays = [file[f"variable_{i}"] for i in range(len(variables))]
             extra = len(file.files) - 1 - len(variables)
     except Exception as error:  # zipfile, zlib, NumPy and JSON all differ.
@@ -71,7 +98,4 @@ def restore(path: Path, model: Any) -> dict[str, list[float]]:
         raise DamagedSnapshot(f"{path}: a snapshot of another model")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    return {
-        name: [math.nan if x is None else x for x in values]
-        for name, values in history.items()
-    }
+    return history

@@ -6,17 +6,13 @@ import copy
 import dataclasses
 import json
 import math
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
-import tensorflow as tf
 
-import keras_hybrid
 from keras_hybrid import checks, presets, snapshot
 from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
@@ -24,6 +20,7 @@ from keras_hybrid.study import architectures, datasets
 from keras_hybrid.study.record import DamagedRecord, Run
 from keras_hybrid.transitions import Cooldown, Hard
 from keras_hybrid.triggers import AtEpoch, EpochTrigger
+from keras_hybrid.versions import versions
 
 BATCH_SIZE = 64
 # Not tuned for any data set: Adam's default, and SGD's as often written.
@@ -228,17 +225,6 @@ class _Watch(keras.callbacks.Callback):
             self.past.setdefault(name, []).append(float(value))
         snapshot.save(self.path, self.model, self.past)
         self.report(epoch + 1)
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions of what can change a figure."""
-    return {
-        "keras_hybrid": keras_hybrid.__version__,
-        "keras": keras.__version__,
-        "tensorflow": tf.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _configuration(

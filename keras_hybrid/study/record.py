@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from keras_hybrid import files
 
 FORMAT = 1
 STATUSES = ("finished", "diverged")
@@ -67,15 +67,7 @@ class Run:
 
     def save(self, path: Path) -> None:
         """Writes the record; a kill leaves the old file or the new one."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, **dataclasses.asdict(self)}
-        text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(text + "\n", encoding="utf-8")
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        files.write_json(path, {"format": FORMAT, **dataclasses.asdict(self)})
 
     @classmethod
     def load(cls, path: Path) -> Run:
@@ -85,15 +77,11 @@ class Run:
             DamagedRecord: If the file is no complete record of this format.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DamagedRecord(f"{path}: not readable ({error})") from error
-        if not isinstance(content, dict) or content.pop("format", 0) != FORMAT:
-            raise DamagedRecord(f"{path}: not a run record of format {FORMAT}")
-        names = {field.name for field in dataclasses.fields(cls)}
-        if set(content) != names:
-            differing = ", ".join(sorted(set(content) ^ names))
-            raise DamagedRecord(f"{path}: missing or unknown: {differing}")
+            content = files.read_json(path, FORMAT, "run record")
+            names = {field.name for field in dataclasses.fields(cls)}
+            files.check_fields(path, content, names)
+        except ValueError as error:
+            raise DamagedRecord(str(error)) from error
         if content["status"] not in STATUSES:
             raise DamagedRecord(f"{path}: status {content['status']!r}")
         if not isinstance(content["history"], dict):
@@ -103,14 +91,3 @@ class Run:
             for name, values in content.pop("history").items()
         }
         return cls(history=history, **content)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN or infinity: both become null."""
-    if isinstance(value, Mapping):
-        return {k: _without_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

@@ -1,0 +1,399 @@
+"""Recipes: a transition in units of the training's length, in a JSON file.
+
+A `Plan` is the four choices (when, how, how fast, how it ends) with lengths
+as fractions of the budget, so one plan serves budgets of any length. A
+`Recipe` is the plan that a search found, with its score and its cost.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_hybrid import checks, files
+from keras_hybrid.transitions import (
+    COOLDOWN_CURVES,
+    CURVES,
+    PATHS,
+    Blend,
+    Cooldown,
+    Hard,
+)
+from keras_hybrid.triggers import (
+    AtEpoch,
+    AtStep,
+    EpochTrigger,
+    GeneralizationGap,
+    Plateau,
+    ProjectionConverged,
+    StepTrigger,
+)
+
+FORMAT = 1
+# Where the recipes that come with the library are: in a source tree, and
+# where an installed wheel puts them.
+SHIPPED = (
+    Path(__file__).resolve().parent.parent / "tuning",
+    Path(sys.prefix) / "share" / "keras_hybrid" / "tuning",
+)
+
+ESTIMATES = ("projection", "norm", "swats")
+# A field that only one value, or some values, of another field reads.
+CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "fraction": ("when", ("fraction",)),
+    "patience": ("when", ("plateau",)),
+    "threshold": ("when", ("gap",)),
+    "tolerance": ("when", ("projection",)),
+    "length": ("how", ("blend",)),
+    "curve": ("how", ("blend",)),
+    "path": ("how", ("blend",)),
+    "multiplier": ("scale", ESTIMATES),
+    "rho": ("scale", ("number",)),
+    "final": ("cooldown", tuple(COOLDOWN_CURVES)),
+}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "when": ("fraction", "plateau", "gap", "projection", "start"),
+    "how": ("hard", "blend"),
+    "curve": tuple(CURVES),
+    "path": tuple(PATHS),
+    "scale": (*ESTIMATES, "number"),
+    "scale_scope": ("model", "layer", "variable"),
+    "scope": ("model", "layer", "variable"),
+    "cooldown": (*COOLDOWN_CURVES, "none"),
+}
+RANGES: dict[str, dict[str, float]] = {
+    "fraction": {"above": 0, "high": 1},
+    "patience": {"above": 0, "high": 1},
+    "threshold": {},
+    "tolerance": {"above": 0},
+    "length": {"above": 0, "high": 1},
+    "end": {"low": 0, "high": 1},
+    "multiplier": {"above": 0},
+    "rho": {"above": 0},
+    "final": {"low": 0, "high": 1},
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """When, how, how fast and how it ends, whatever the training's length.
+
+    The default is the library's: at half of the budget, in one update, at the
+    projected rate of each variable, with a cosine cool-down to the end.
+
+    Args:
+        when: `"fraction"` (of the epochs), `"plateau"` (of the validation
+            loss), `"gap"` (validation loss minus training loss),
+            `"projection"` (`triggers.ProjectionConverged`), or `"start"`:
+            SGD, or the mix, from the first update on.
+        fraction: For `"fraction"`: adaptive epochs over all epochs, in (0, 1],
+            rounded to whole epochs, at least 1. 1 never switches.
+        patience: For `"plateau"`: epochs without improvement over all epochs,
+            in (0, 1], rounded to whole epochs, at least 1.
+        threshold: For `"gap"`: the gap, in units of the loss.
+        tolerance: For `"projection"`: the relative tolerance, above 0.
+        how: `"hard"` or `"blend"`.
+        length: For `"blend"`: its updates over all updates, in (0, 1].
+        curve: For `"blend"`: see `transitions.Blend`.
+        path: For `"blend"`: likewise.
+        end: The final weight of SGD in [0, 1]; 0 keeps Adam.
+        scale: `"projection"`, `"norm"`, `"swats"`: the estimate of rho; or
+            `"number"`.
+        scale_scope: How finely rho is estimated.
+        multiplier: For an estimate: the factor on rho, above 0.
+        rho: For `"number"`: rho itself, above 0.
+        cooldown: `"cosine"`, `"linear"` or `"none"`.
+        final: The cool-down's last factor in [0, 1].
+        scope: Who switches together.
+
+    Fields that the others make meaningless are None.
+
+    Raises:
+        TypeError: If a number has the wrong type.
+        ValueError: If a value is outside its choices or range, or a field is
+            missing or superfluous.
+    """
+
+    when: str = "fraction"
+    fraction: float | None = None
+    patience: float | None = None
+    threshold: float | None = None
+    tolerance: float | None = None
+    how: str = "hard"
+    length: float | None = None
+    curve: str | None = None
+    path: str | None = None
+    end: float = 1.0
+    scale: str = "projection"
+    scale_scope: str = "variable"
+    multiplier: float | None = None
+    rho: float | None = None
+    cooldown: str = "cosine"
+    final: float | None = None
+    scope: str = "model"
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            self._settle(field.name)
+
+    def _settle(self, name: str) -> None:
+        """Fills a default in and checks the field."""
+        value = getattr(self, name)
+        parent, values = CONDITIONS.get(name, ("", ()))
+        if parent and getattr(self, parent) not in values:
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` is only for {parent} in {', '.join(values)}. "
+                    f"Received: {name}={value!r}, "
+                    f"{parent}={getattr(self, parent)!r}"
+                )
+            return
+        if value is None and name in _DEFAULTS:
+            value = _DEFAULTS[name]
+        if name in CHOICES:
+            checks.choice(name, value, CHOICES[name])
+        else:
+            value = checks.number(name, value, **RANGES[name])
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
+        """Makes a plan of `to_dict`'s result, or of a part of it."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(
+                f"A plan has the fields {', '.join(sorted(known))}. Received: "
+                f"{', '.join(unknown)}"
+            )
+        return cls(**fields)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields that mean something."""
+        return {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if value is not None
+        }
+
+    def switch_epoch(self, epochs: int) -> int | None:
+        """The fixed number of adaptive epochs, None if a trigger decides."""
+        if self.fraction is None:
+            return None
+        return max(1, round(self.fraction * epochs))
+
+    def epoch_trigger(self, epochs: int) -> EpochTrigger | None:
+        """The trigger for `SwitchCallback`, None if the optimizer has it."""
+        if self.fraction is not None:
+            return AtEpoch(max(1, round(self.fraction * epochs)))
+        if self.patience is not None:
+            return Plateau(patience=max(1, round(self.patience * epochs)))
+        if self.threshold is not None:
+            return GeneralizationGap(self.threshold)
+        return None
+
+    def step_trigger(self) -> StepTrigger | None:
+        """The trigger for the optimizer, None if the callback has it."""
+        if self.when == "start":
+            return AtStep(0)
+        if self.tolerance is not None:
+            return ProjectionConverged(self.tolerance)
+        return None
+
+    def optimizer_arguments(self, steps: int) -> dict[str, Any]:
+        """Arguments of HybridOptimizer for a training of `steps` updates."""
+        transition: Hard | Blend = Hard(self.end)
+        if self.length is not None:
+            transition = Blend(
+                max(1, round(self.length * steps)),
+                curve=str(self.curve),
+                path=str(self.path),
+                end=self.end,
+            )
+        return {
+            "trigger": self.step_trigger(),
+            "transition": transition,
+            "scope": self.scope,
+            "sgd_scale": self.scale if self.rho is None else self.rho,
+            "sgd_learning_rate": None,
+            "scale_scope": self.scale_scope,
+            "scale_multiplier": 1.0
+            if self.multiplier is None
+            else self.multiplier,
+            "cooldown": None
+            if self.final is None
+            else Cooldown(self.cooldown, final=self.final),
+        }
+
+    def __str__(self) -> str:
+        when = {
+            "fraction": f"at {_short(self.fraction)} of the epochs",
+            "plateau": f"after {_short(self.patience)} of the epochs without "
+            "improvement",
+            "gap": f"at a gap of {_short(self.threshold)}",
+            "projection": f"projection within {_short(self.tolerance)}",
+            "start": "from the start",
+        }[self.when]
+        how = (
+            "hard"
+            if self.length is None
+            else f"{self.curve} {self.path} blend over {_short(self.length)}"
+        )
+        rate = (
+            f"{_short(self.multiplier)} x {self.scale}"
+            if self.rho is None
+            else f"rho {_short(self.rho)}"
+        )
+        return (
+            f"{when}, {how} to {_short(self.end)}, {rate} a "
+            f"{self.scale_scope}, cool-down {self.cooldown}"
+        )
+
+
+def _short(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
+
+
+_DEFAULTS: dict[str, Any] = {
+    "fraction": 0.5,
+    "patience": 0.1,
+    "threshold": 0.1,
+    "tolerance": 0.1,
+    "length": 0.1,
+    "curve": "linear",
+    "path": "arithmetic",
+    "multiplier": 1.0,
+    "rho": 1.0,
+    "final": 0.0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What a search found, and what it cost.
+
+    Attributes:
+        name: Of the search, e.g. "mnist-cnn".
+        dataset: Name of the data set, or None for data of the user's own.
+        architecture: Likewise of the model.
+        plan: The transition.
+        optimizer: The optimizer's other arguments, serialized.
+        hyperparameters: The user's own hyperparameters, as found.
+        budget: "epochs", "steps_per_epoch", "batch_size".
+        score: "objective", "direction", "mean", "std" (over the seeds, with
+            n - 1; None for one seed), "values" (one a seed), "seeds".
+        search: "tuner", "trials", "epochs_trained", "epochs_unshared" (what
+            the same trials cost without sharing and stopping), "seconds",
+            "references" (the scores of what the recipe was compared with).
+        versions: Of the packages.
+    """
+
+    name: str
+    dataset: str | None
+    architecture: str | None
+    plan: Plan
+    optimizer: Mapping[str, Any]
+    hyperparameters: Mapping[str, Any]
+    budget: Mapping[str, int]
+    score: Mapping[str, Any]
+    search: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+    def save(self, path: Path | str) -> Path:
+        """Writes the recipe as JSON; a kill leaves the old file or the new."""
+        path = Path(path)
+        fields = dataclasses.asdict(self)
+        fields["plan"] = self.plan.to_dict()
+        files.write_json(path, {"format": FORMAT, **fields})
+        return path
+
+    @classmethod
+    def load(cls, recipe: Any) -> Recipe:
+        """Reads a recipe from a file, or one that comes with the library.
+
+        Args:
+            recipe: A path (it ends in .json), or a name such as "mnist-cnn".
+
+        Raises:
+            ValueError: If there is no such recipe, or the file is none.
+        """
+        path = _located(recipe)
+        content = files.read_json(path, FORMAT, "recipe")
+        names = {field.name for field in dataclasses.fields(cls)}
+        files.check_fields(path, content, names)
+        for name in ("plan", "optimizer", "budget", "score", "search"):
+            if not isinstance(content[name], dict):
+                raise ValueError(f"{path}: {name} is no mapping")
+        for name in ("epochs", "steps_per_epoch"):
+            checks.integer(f"budget.{name}", content["budget"].get(name), low=1)
+        try:
+            plan = Plan.from_dict(content.pop("plan"))
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: {error}") from error
+        return cls(plan=plan, **content)
+
+    @classmethod
+    def of(cls, recipe: Any) -> Recipe:
+        """Returns a recipe as it is, or loads it."""
+        return recipe if isinstance(recipe, cls) else cls.load(recipe)
+
+    def steps(self, epochs: int | None, steps_per_epoch: int | None) -> int:
+        """Updates of the training: as given, or as in the search."""
+        if (epochs is None) != (steps_per_epoch is None):
+            raise ValueError(
+                "`epochs` and `steps_per_epoch` come together, or both are "
+                f"left out for the recipe's own. Received: epochs={epochs!r}, "
+                f"steps_per_epoch={steps_per_epoch!r}"
+            )
+        if epochs is None:
+            return int(self.budget["epochs"] * self.budget["steps_per_epoch"])
+        return checks.integer("epochs", epochs, low=1) * checks.integer(
+            "steps_per_epoch", steps_per_epoch, low=1
+        )
+
+    def optimizer_arguments(
+        self, epochs: int | None, steps_per_epoch: int | None
+    ) -> dict[str, Any]:
+        """Arguments of HybridOptimizer; a fixed switch is an `AtStep`."""
+        steps = self.steps(epochs, steps_per_epoch)
+        arguments = self.plan.optimizer_arguments(steps)
+        whole = epochs or self.budget["epochs"]
+        switch_epoch = self.plan.switch_epoch(whole)
+        if switch_epoch is not None:
+            arguments["trigger"] = AtStep(switch_epoch * (steps // whole))
+        return {**self.optimizer, **arguments}
+
+
+def _located(recipe: Any) -> Path:
+    if not isinstance(recipe, (str, os.PathLike)):
+        raise TypeError(
+            f"`recipe` must be a path or a name. Received: recipe={recipe!r}"
+        )
+    if str(recipe).endswith(".json"):
+        return Path(recipe)
+    for folder in SHIPPED:
+        path = folder / f"{recipe}.json"
+        if path.is_file():
+            return path
+    known = sorted(
+        {p.stem for folder in SHIPPED for p in folder.glob("*.json")}
+    )
+    raise ValueError(
+        "`recipe` must be the path of a .json file, or one of "
+        f"{', '.join(known) or '(none found)'}. Received: recipe={recipe!r}"
+    )
+
+
+def serialized_arguments(optimizer: Any, leave_out: set[str]) -> dict[str, Any]:
+    """Constructor arguments as JSON, but for the name and `leave_out`."""
+    config = optimizer.get_config()
+    kept = {k: v for k, v in config.items() if k not in {"name", *leave_out}}
+    plain = keras.saving.serialize_keras_object(kept)
+    return json.loads(json.dumps(plain))

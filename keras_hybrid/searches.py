@@ -1,0 +1,241 @@
+"""The record of a search: what each trial trained, read from its folder.
+
+`ForkedTuner` keeps `search.json` (what is searched), one `seed-N.json` a
+training in `trial_ID/`, and those of what the result is compared with in
+`references/NAME/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_hybrid import files
+from keras_hybrid.recipes import Plan
+
+FORMAT = 1
+STATUSES = ("finished", "stopped", "diverged")
+REFERENCES = {
+    "default": "library default",
+    "adam": "Adam alone, cosine",
+    "sgd": "SGD alone, cosine",
+}
+
+
+class Trained(NamedTuple):
+    """One training of one trial.
+
+    Attributes:
+        seed: Of weights, data order and dropout.
+        history: Lists with one number an epoch, the shared prefix included.
+        switch_step: The first update of SGD, None if it never switched.
+        steps_per_epoch: Updates an epoch.
+        shared_epochs: Epochs that came from the prefix.
+        trained_epochs: Epochs that this run trained.
+        seconds: Wall-clock time of this run, building the model included.
+        status: "finished", "stopped" (early: hopeless) or "diverged".
+    """
+
+    seed: int
+    history: dict[str, list[float]]
+    switch_step: int | None
+    steps_per_epoch: int
+    shared_epochs: int
+    trained_epochs: int
+    seconds: float
+    status: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """The trainings of one set of hyperparameters.
+
+    Attributes:
+        name: KerasTuner's id, or the name of a reference.
+        plan: The transition.
+        hyperparameters: The user's own.
+        epochs: The budget.
+        runs: One a seed.
+    """
+
+    name: str
+    plan: Plan
+    hyperparameters: Mapping[str, Any]
+    epochs: int
+    runs: Sequence[Trained]
+
+    @property
+    def status(self) -> str:
+        """What a run became that is not finished, else "finished"."""
+        others = [r.status for r in self.runs if r.status != "finished"]
+        return others[0] if others else "finished"
+
+    def scores(self, objective: str) -> list[float]:
+        """Returns the last value of each run."""
+        return [run.history[objective][-1] for run in self.runs]
+
+    def mean(self, objective: str) -> float:
+        """Returns the mean of the scores."""
+        return statistics.fmean(self.scores(objective))
+
+    def spread(self, objective: str) -> float | None:
+        """Returns the scores' standard deviation (n - 1), None for one."""
+        scores = self.scores(objective)
+        return statistics.stdev(scores) if len(scores) > 1 else None
+
+    @property
+    def switch_epochs(self) -> list[float | None]:
+        """The switch of each run, in epochs since its start."""
+        return [
+            None
+            if run.switch_step is None
+            else run.switch_step / run.steps_per_epoch
+            for run in self.runs
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """All of a search.
+
+    Attributes:
+        folder: Where it is.
+        settings: What `search.json` holds.
+        trials: In the order of their names.
+        references: What the result is compared with, by name.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    trials: Sequence[Trial]
+    references: Mapping[str, Trial]
+
+    @property
+    def objective(self) -> str:
+        """Name of the objective."""
+        return str(self.settings["objective"])
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1."""
+        return 1 if self.settings["direction"] == "max" else -1
+
+    @property
+    def complete(self) -> list[Trial]:
+        """Trials of the full budget whose runs are all there, best first."""
+        found = [
+            trial
+            for trial in self.trials
+            if trial.status == "finished"
+            and len(trial.runs) == self.settings["seeds"]
+            and trial.epochs == self.settings["epochs"]
+        ]
+        return sorted(found, key=lambda t: -self.sign * t.mean(self.objective))
+
+    @property
+    def best(self) -> Trial:
+        """The trial whose mean score is best.
+
+        Raises:
+            ValueError: If no trial is complete.
+        """
+        if not self.complete:
+            raise ValueError(
+                "No trial of the full budget has finished in this search: "
+                "run it again to go on, or look at the trials' messages. "
+                f"Received: {self.folder}"
+            )
+        return self.complete[0]
+
+    @property
+    def epochs_trained(self) -> int:
+        """Epochs that the trials trained."""
+        return sum(r.trained_epochs for t in self.trials for r in t.runs)
+
+    @property
+    def epochs_unshared(self) -> int:
+        """Epochs of the same trials without sharing and stopping."""
+        return sum(t.epochs for t in self.trials) * int(self.settings["seeds"])
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the trials trained, one after the other."""
+        return sum(r.seconds for t in self.trials for r in t.runs)
+
+
+def load(folder: Path | str) -> Search:
+    """Reads a search, finished or not.
+
+    Raises:
+        ValueError: If there is none, or a file of it is damaged.
+    """
+    folder = Path(folder)
+    settings = files.read_json(folder / "search.json", FORMAT, "search")
+    trials = [
+        trial
+        for part in sorted(folder.glob("trial_*"))
+        if (trial := _load_trial(part, part.name.removeprefix("trial_")))
+    ]
+    references = {
+        name: trial
+        for name in REFERENCES
+        if (trial := _load_trial(folder / "references" / name, name))
+    }
+    return Search(folder, settings, trials, references)
+
+
+def _load_trial(folder: Path, name: str) -> Trial | None:
+    paths = sorted(folder.glob("seed-*.json"), key=lambda p: (len(p.name), p))
+    read = [read_run(path) for path in paths]
+    if not read:
+        return None
+    plan, hyperparameters, epochs, _ = read[0]
+    return Trial(name, plan, hyperparameters, epochs, [run for *_, run in read])
+
+
+def write_run(
+    path: Path,
+    plan: Plan,
+    hyperparameters: Mapping[str, Any],
+    epochs: int,
+    run: Trained,
+) -> None:
+    """Writes one training."""
+    files.write_json(
+        path,
+        {
+            "format": FORMAT,
+            "plan": plan.to_dict(),
+            "hyperparameters": hyperparameters,
+            "epochs": epochs,
+            **run._asdict(),
+        },
+    )
+
+
+def read_run(path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
+    """Reads one training: plan, the user's hyperparameters, budget, run.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    content = files.read_json(path, FORMAT, "training of a trial")
+    names = {"plan", "hyperparameters", "epochs", *Trained._fields}
+    files.check_fields(path, content, names)
+    if content["status"] not in STATUSES:
+        raise ValueError(f"{path}: status {content['status']!r}")
+    history = {
+        name: [math.nan if x is None else float(x) for x in values]
+        for name, values in content.pop("history").items()
+    }
+    rest = {f: content[f] for f in Trained._fields if f != "history"}
+    return (
+        Plan.from_dict(content["plan"]),
+        content["hyperparameters"],
+        content["epochs"],
+        Trained(history=history, **rest),
+    )

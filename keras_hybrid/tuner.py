@@ -1,0 +1,848 @@
+"""KerasTuner's search for when and how to switch, with a shared Adam prefix.
+
+`HybridHyperModel` adds the transition's hyperparameters to a model-building
+function, for any KerasTuner tuner. `ForkedTuner` is a tuner whose trials
+share what they have in common: the run before the switch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import keras_tuner
+import numpy as np
+from keras import ops
+from keras_tuner.errors import FatalValueError
+
+from keras_hybrid import checks, files, recipes, searches
+from keras_hybrid.callbacks import hybrid_optimizer
+from keras_hybrid.optimizer import _SCALE_NEEDS
+from keras_hybrid.prefix import Prefix, SnapshotsDoNotFit
+from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan, Recipe
+from keras_hybrid.searches import FORMAT, REFERENCES, Trained
+from keras_hybrid.trials import (
+    Fit,
+    copy_values,
+    go_on,
+    mean_metrics,
+    prepare,
+    set_plan,
+    train_whole,
+)
+from keras_hybrid.versions import versions
+
+PREFIX = "hybrid/"
+ORACLES = ("grid", "random", "bayesian", "hyperband")
+
+# A list is a choice, a pair a range (searched logarithmically), anything else
+# fixed.
+DEFAULT_SPACE: dict[str, Any] = {
+    "when": ["fraction", "plateau", "gap", "projection"],
+    # The largest first: the first trial trains the prefix for the others.
+    "fraction": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+    "patience": [0.05, 0.1, 0.2],
+    "threshold": (0.01, 1.0),
+    "tolerance": (0.02, 0.3),
+    "how": ["hard", "blend"],
+    "length": [0.1, 0.25, 0.5],
+    "curve": ["linear", "cosine"],
+    "path": ["arithmetic", "geometric"],
+    "end": [1.0, 0.5],
+    "scale": ["projection", "norm"],
+    "scale_scope": "variable",
+    "multiplier": [1.0, 0.5, 2.0],
+    "rho": (0.01, 10.0),
+    "cooldown": ["cosine", "linear"],
+    "final": 0.0,
+    "scope": "model",
+}
+# When alone: ten switch points, the library's default among them.
+SWITCH_POINTS: dict[str, Any] = {
+    "when": "fraction",
+    "fraction": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+    "how": "hard",
+    "end": 1.0,
+    "scale": "projection",
+    "multiplier": 1.0,
+    "cooldown": "cosine",
+}
+# What a search is compared with, beside each other on the same seeds. SGD's
+# learning rate is as often written, and not tuned.
+SGD_LEARNING_RATE = 0.05
+
+
+class HybridHyperModel(keras_tuner.HyperModel):
+    """Adds the transition's hyperparameters to any hypermodel.
+
+    Works with every KerasTuner tuner. Each trial is a whole training from the
+    same initial weights (of its seed), in the same order of examples; lengths
+    and switch points are fractions of the trial's budget of epochs, so the
+    short trials of Hyperband see their transition too (Hyperband's weights of
+    an earlier rung, already cooled down, are not used). The score is the last
+    epoch's, averaged over the seeds: that is what training with the recipe
+    gives.
+
+    Hyperparameters are named "hybrid/" and the field of `recipes.Plan`.
+
+    Args:
+        hypermodel: A `keras_tuner.HyperModel` or a function of `hp` that
+            returns a model compiled with a HybridOptimizer. The model's
+            optimizer keeps its learning rate, decay and so on; its trigger,
+            transition, cool-down, scale and scopes are set by the search.
+        space: None (default: `DEFAULT_SPACE`) or a mapping from fields of
+            `recipes.Plan` to what to search: a list of values to choose from,
+            a pair (low, high) of floats to search logarithmically, or one
+            value. Fields left out are as in `DEFAULT_SPACE`.
+        seeds: Integer of at least 1, default 1: trainings a trial.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the space has unknown fields or values out of range.
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any,
+        space: Mapping[str, Any] | None = None,
+        seeds: int = 1,
+    ) -> None:
+        super().__init__()
+        if not isinstance(hypermodel, keras_tuner.HyperModel) and not callable(
+            hypermodel
+        ):
+            raise TypeError(
+                "`hypermodel` must be a keras_tuner.HyperModel or a function "
+                f"of `hp`. Received: hypermodel={hypermodel!r}"
+            )
+        self.inner = hypermodel
+        self.space = _checked_space({} if space is None else space)
+        self.seeds = checks.integer("seeds", seeds, low=1)
+
+    def plan(self, hp: Any) -> Plan:
+        """Declares the transition's hyperparameters, returns their plan."""
+        fields: dict[str, Any] = {}
+        for name, values in self._ordered_space():
+            parent, allowed = CONDITIONS.get(name, (None, ()))
+            if parent is None:
+                fields[name] = _declared(hp, name, values)
+                continue
+            options = _values_of(self.space[parent])
+            usable = [option for option in options if option in allowed]
+            if not usable:
+                continue
+            if len(options) > 1:
+                # Declared in every trial; where inactive it has no value.
+                with hp.conditional_scope(PREFIX + parent, usable):
+                    value = _declared(hp, name, values)
+            else:
+                value = _declared(hp, name, values)
+            if fields[parent] in usable:
+                fields[name] = value
+        return Plan(**fields)
+
+    def _ordered_space(self) -> list[tuple[str, Any]]:
+        """Parents before their children."""
+        return sorted(
+            self.space.items(), key=lambda item: item[0] in CONDITIONS
+        )
+
+    @property
+    def recorded_signals(self) -> list[str]:
+        """What the step triggers of the space read, sorted."""
+        if "projection" not in _values_of(self.space["when"]):
+            return []
+        return sorted(_SCALE_NEEDS["projection"])
+
+    def build(self, hp: Any) -> Any:
+        """Builds the user's model, its weights those of seed 0."""
+        return self.build_seeded(hp, 0)
+
+    def build_seeded(self, hp: Any, seed: int) -> Any:
+        """Builds the user's model with the weights of a seed.
+
+        Raises:
+            ValueError: If it is not compiled with a HybridOptimizer.
+        """
+        self.plan(hp)
+        keras.utils.set_random_seed(seed)
+        inner = self.inner
+        model = (
+            inner.build(hp)
+            if isinstance(inner, keras_tuner.HyperModel)
+            else inner(hp)
+        )
+        try:
+            optimizer = hybrid_optimizer(model)
+        except ValueError as error:
+            raise FatalValueError(str(error)) from error
+        if optimizer.use_ema:
+            raise FatalValueError(
+                "A HybridOptimizer with `use_ema` cannot be searched: fit "
+                "overwrites the weights at its end. Received: use_ema=True"
+            )
+        if optimizer.gradient_accumulation_steps:
+            raise FatalValueError(
+                "A HybridOptimizer that accumulates gradients cannot be "
+                "searched: an update may then span two epochs. Received: "
+                "gradient_accumulation_steps="
+                f"{optimizer.gradient_accumulation_steps}"
+            )
+        return model
+
+    def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains every seed from its start; returns the mean last metrics."""
+        fit = Fit.of(args, kwargs)
+        runs = []
+        for seed in range(self.seeds):
+            # The tuner's callbacks keep the weights of the first seed.
+            one = fit if seed == 0 else fit.without_callbacks()
+            fresh = self.build_seeded(hp, seed)
+            if seed == 0:
+                # Hyperband has loaded another trial's weights into it.
+                copy_values(fresh, model, one, seed)
+            else:
+                model = fresh
+            runs.append(
+                train_whole(
+                    model, self.plan(hp), one, seed, self.recorded_signals
+                )
+            )
+        return mean_metrics(runs)
+
+
+# ---- The space --------------------------------------------------------------
+
+
+def _values_of(choices: Any) -> list[Any]:
+    return choices if isinstance(choices, list) else [choices]
+
+
+def _checked_space(space: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(space, Mapping):
+        raise TypeError(
+            "`space` must be None or a mapping from fields of a plan to what "
+            f"to search. Received: space={space!r}"
+        )
+    unknown = sorted(set(space) - set(DEFAULT_SPACE))
+    if unknown:
+        raise ValueError(
+            f"`space` may have the fields {', '.join(DEFAULT_SPACE)}. "
+            f"Received: {', '.join(map(str, unknown))}"
+        )
+    whole = {**DEFAULT_SPACE, **space}
+    for name, values in whole.items():
+        if isinstance(values, list) and not values:
+            raise ValueError(
+                f"`space` must have at least one value for {name}. Received: "
+                f"{name}=[]"
+            )
+        if isinstance(values, tuple):
+            if name in CHOICES or len(values) != 2:
+                raise ValueError(
+                    f"`space` has for {name} a tuple, which must be a pair "
+                    f"(low, high) of numbers. Received: {name}={values!r}"
+                )
+            checks.number(name, values[0], above=0)
+            checks.number(name, values[1], above=values[0])
+        for value in values if isinstance(values, (list, tuple)) else [values]:
+            if name in CHOICES:
+                checks.choice(name, value, CHOICES[name])
+            else:
+                checks.number(name, value, **RANGES[name])
+    return whole
+
+
+def _declared(hp: Any, name: str, values: Any) -> Any:
+    """Declares one hyperparameter, returns its value."""
+    if isinstance(values, tuple):
+        low, high = values
+        return hp.Float(PREFIX + name, low, high, sampling="log")
+    if isinstance(values, list):
+        if len(values) == 1:
+            return values[0]
+        return hp.Choice(PREFIX + name, values, default=values[0])
+    return values
+
+
+# ---- The tuner --------------------------------------------------------------
+
+
+class Progress(NamedTuple):
+    """What `ForkedTuner` reports after each epoch and training.
+
+    Attributes:
+        trial: The trial's id, or the name of a reference.
+        plan: Its transition.
+        seed: The seed.
+        epoch: Epochs of this training's budget that are behind it.
+        epochs: Its budget.
+        finished: Trainings of the search that are finished.
+        total: All trainings of the search, None if not known.
+        run: The record, when the training is finished; else None.
+    """
+
+    trial: str
+    plan: Plan
+    seed: int
+    epoch: int
+    epochs: int
+    finished: int
+    total: int | None
+    run: Trained | None
+
+
+class _ResumableGrid(keras_tuner.oracles.GridSearchOracle):
+    """Keras Tuner's grid forgets where it was (keras-tuner #1055)."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state back, and rebuilds the order of the trials."""
+        super().set_state(state)
+        self._ordered_ids: Any = type(self._ordered_ids)()
+        by_values = functools.cmp_to_key(
+            lambda a, b: self._compare(
+                self.trials[a].hyperparameters.values,
+                self.trials[b].hyperparameters.values,
+            )
+        )
+        ids = sorted(self.start_order, key=by_values)
+        for trial_id in ids:
+            self._ordered_ids.insert(trial_id)
+        # Those whose next combination has been tried are skipped.
+        self._populate_next = ids
+
+
+def _oracle(
+    name: str, objective: Any, max_trials: int | None, epochs: int | None
+) -> Any:
+    checks.choice("oracle", name, ORACLES)
+    common = {"objective": objective, "seed": 1}
+    if name == "grid":
+        return _ResumableGrid(max_trials=max_trials, **common)
+    if name == "hyperband":
+        if epochs is None:
+            raise ValueError(
+                "`max_epochs` must be given for the oracle 'hyperband'. "
+                "Received: max_epochs=None"
+            )
+        return keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, **common)
+    kind = {
+        "random": keras_tuner.oracles.RandomSearchOracle,
+        "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    }[name]
+    return kind(max_trials=max_trials or 10, **common)
+
+
+class ForkedTuner(keras_tuner.Tuner):
+    """A tuner whose trials share the run before the switch.
+
+    Every trial starts from the last snapshot that its own switch allows, and
+    equals bit for bit a trial that trained all of its epochs. Fixed switch
+    points, plateaus and gaps are looked up in the recorded history, step
+    triggers in the recorded signals. What trials share: the seed, the user's
+    hyperparameters, the estimate of rho and the scopes.
+
+    `search` takes what `fit` takes. `x` is arrays (or a nest of them), or a
+    function (seed, first_epoch, epochs) -> (data set of batches of those
+    epochs, updates an epoch) in which the order of an epoch is a function of
+    the seed and the epoch.
+
+    Args:
+        hypermodel: A `HybridHyperModel`, or what one wraps (then with its
+            default space).
+        oracle: `"grid"` (default; resumes after a kill, unlike KerasTuner's),
+            `"random"`, `"bayesian"`, `"hyperband"`, or a
+            `keras_tuner.Oracle`.
+        objective: As in KerasTuner, default `"val_accuracy"`: its value after
+            the last epoch.
+        max_trials: Integer of at least 1; None (default): the whole grid, 10
+            trials of other oracles.
+        max_epochs: The largest budget, for `"hyperband"` only.
+        prune: Boolean, default False: stop hopeless trials by the median rule.
+            A trial's first seed stops from half-way between its switch and the
+            end on, if its objective is worse than the median of the finished
+            trials of that seed, each half-way (and so on) between its own
+            switch and the end. Stopped trials cannot win.
+        directory: Folder of the search, default `"search"`.
+        project_name: Folder in it, default `"hybrid"`.
+        overwrite: Boolean, default False: go on with a search that is there.
+        snapshot_limit: Bytes that one prefix's snapshots may take, default
+            2e9. They are removed when the search ends.
+        report: Is told the `Progress` after each epoch and training.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its choices, nothing is to be
+            searched, or the directory holds another search.
+
+    Example: see examples/tune_your_model.py.
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any,
+        oracle: Any = "grid",
+        objective: Any = "val_accuracy",
+        max_trials: int | None = None,
+        max_epochs: int | None = None,
+        prune: bool = False,
+        directory: str | Path = "search",
+        project_name: str = "hybrid",
+        overwrite: bool = False,
+        snapshot_limit: int = 2_000_000_000,
+        report: Callable[[Progress], None] = lambda progress: None,
+    ) -> None:
+        if not isinstance(hypermodel, HybridHyperModel):
+            hypermodel = HybridHyperModel(hypermodel)
+        if max_trials is not None:
+            checks.integer("max_trials", max_trials, low=1)
+        self.prune = checks.boolean("prune", prune)
+        self.snapshot_limit = checks.integer(
+            "snapshot_limit", snapshot_limit, low=1
+        )
+        self.report = report
+        self._kind = (
+            oracle if isinstance(oracle, str) else type(oracle).__name__
+        )
+        if isinstance(oracle, str):
+            oracle = _oracle(oracle, objective, max_trials, max_epochs)
+        self._folder = Path(directory) / project_name
+        self._refuse_foreign(overwrite)
+        super().__init__(
+            oracle=oracle,
+            hypermodel=hypermodel,
+            directory=str(directory),
+            project_name=project_name,
+            overwrite=overwrite,
+        )
+        space = self.oracle.get_space().space
+        if not any(_is_open(parameter) for parameter in space):
+            raise ValueError(
+                "There is nothing to search: every field of the space has one "
+                "value, and the model has no hyperparameters. Received: "
+                f"space={hypermodel.space!r}"
+            )
+        if hasattr(self.oracle, "verbose"):
+            self.oracle.verbose = 0
+        self._cached: tuple[str, Any] | None = None
+        self._finished = 0
+
+    def _refuse_foreign(self, overwrite: bool) -> None:
+        there = (self._folder / "oracle.json").exists()
+        if there and not overwrite and not self._search_path.exists():
+            raise ValueError(
+                f"`directory` holds another search, not made by ForkedTuner: "
+                f"give another, or overwrite=True. Received: {self._folder}"
+            )
+
+    @property
+    def _search_path(self) -> Path:
+        return self._folder / "search.json"
+
+    def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Runs the trials that are left; arguments as for `Model.fit`.
+
+        Raises:
+            TypeError: If an argument has the wrong type.
+            ValueError: If an argument is missing or not supported, the budget
+                is shorter than the earliest switch, the directory holds
+                another search, or the disk is full. Finished trials are kept.
+        """
+        fit = self._checked_fit(fit_args, fit_kwargs)
+        self._claim(fit)
+        super().search(*fit_args, **fit_kwargs)
+
+    def _checked_fit(self, args: Any, kwargs: Any) -> Fit:
+        fit = Fit.of(args, kwargs)
+        if not fit.is_replayable:
+            raise ValueError(
+                "`x` must be arrays, or a function (seed, first_epoch, epochs) "
+                "-> (data set, updates an epoch): trials share epochs, so the "
+                "order of examples must be a function of the seed and the "
+                f"epoch. Received: x of type {type(fit.x).__name__}"
+            )
+        name = getattr(self.oracle.objective, "name", "")
+        if name.startswith("val_") and fit.rest.get("validation_data") is None:
+            raise ValueError(
+                f"The objective {name!r} needs `validation_data`. Received: "
+                "validation_data=None"
+            )
+        fractions = _values_of(self.hypermodel.space["fraction"])
+        whens = _values_of(self.hypermodel.space["when"])
+        earliest = min(v[0] if isinstance(v, tuple) else v for v in fractions)
+        if "fraction" in whens and earliest * fit.epochs < 0.5:
+            raise ValueError(
+                "`epochs` is shorter than the earliest switch: a switch at "
+                f"{earliest:.3g} of {fit.epochs} epochs would be before the "
+                "first epoch ends. Received: epochs="
+                f"{fit.epochs}, fraction={self.hypermodel.space['fraction']!r}"
+            )
+        return fit
+
+    def _claim(self, fit: Fit) -> None:
+        """Writes what this search is, or compares with what is there."""
+        objective = self.oracle.objective
+        content = {
+            "objective": objective.name,
+            "direction": objective.direction,
+            "tuner": self._kind,
+            "prune": self.prune,
+            "seeds": self.hypermodel.seeds,
+            "epochs": fit.epochs,
+            "batch_size": fit.batch_size,
+            "space": json.loads(json.dumps(self.hypermodel.space)),
+            "fingerprint": fit.fingerprint(),
+        }
+        if self._search_path.exists():
+            there = files.read_json(self._search_path, FORMAT, "search")
+            differing = [k for k in content if there.get(k) != content[k]]
+            if differing:
+                raise ValueError(
+                    f"`directory` holds a search with another "
+                    f"{', '.join(differing)}: give another directory or "
+                    f"project_name, or overwrite=True. Received: {self._folder}"
+                )
+        else:
+            files.write_json(self._search_path, {"format": FORMAT, **content})
+
+    def pre_create_trial(self) -> None:
+        """Does not ask a waiting oracle a thousand times a second."""
+        time.sleep(0.1)
+
+    def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
+        """Trains every seed of a trial from the prefix on."""
+        hp = trial.hyperparameters
+        fit = Fit.of(args, kwargs)
+        if "tuner/epochs" in hp.values:
+            fit = dataclasses.replace(fit, epochs=hp.values["tuner/epochs"])
+        folder = Path(self.get_trial_dir(trial.trial_id))
+        plan = self.hypermodel.plan(hp)
+        runs = self._run_seeds(hp, plan, fit, folder, str(trial.trial_id))
+        metrics = mean_metrics(runs)
+        if runs[-1].status == "stopped":
+            # Of one seed and half-way: not to outdo those that finished.
+            metrics = self._capped(metrics)
+        return metrics
+
+    def _capped(self, metrics: dict[str, float]) -> dict[str, float]:
+        objective = self.oracle.objective
+        worst = max if objective.direction == "min" else min
+        finished = searches.load(self._folder).complete
+        value = metrics[objective.name]
+        for trial in finished:
+            value = worst(value, trial.mean(objective.name))
+        return {**metrics, objective.name: value}
+
+    def _run_seeds(
+        self, hp: Any, plan: Plan, fit: Fit, folder: Path, name: str
+    ) -> list[Trained]:
+        runs: list[Trained] = []
+        for seed in range(self.hypermodel.seeds):
+            run = self._run(hp, plan, fit, folder, name, seed)
+            runs.append(run)
+            if run.status == "stopped":
+                break
+        return runs
+
+    def _run(
+        self,
+        hp: Any,
+        plan: Plan,
+        fit: Fit,
+        folder: Path,
+        name: str,
+        seed: int,
+    ) -> Trained:
+        path = folder / f"seed-{seed}.json"
+
+        def told(epoch: int, run: Trained | None = None) -> None:
+            self.report(
+                Progress(
+                    name,
+                    plan,
+                    seed,
+                    epoch,
+                    fit.epochs,
+                    self._finished,
+                    self._total(),
+                    run,
+                )
+            )
+
+        if path.exists():
+            run = searches.read_run(path)[-1]
+        else:
+            started = time.perf_counter()
+            try:
+                run = self._forked(hp, plan, fit, seed, told)
+            except SnapshotsDoNotFit as error:
+                raise FatalValueError(str(error)) from error
+            run = run._replace(seconds=time.perf_counter() - started)
+            if seed == 0 and folder.name.startswith("trial_"):
+                self._keep_weights(folder)
+            searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+        self._finished += 1
+        told(len(run.history["loss"]), run)
+        return run
+
+    def _total(self) -> int | None:
+        trials = self.oracle.max_trials
+        space = self.oracle.get_space().space
+        if self._kind == "grid" and len(space) == 1:
+            trials = min(trials or math.inf, len(space[0].values))
+        return None if trials is None else trials * self.hypermodel.seeds
+
+    def _keep_weights(self, folder: Path) -> None:
+        """Keeps the last weights for `get_best_models`."""
+        assert_cached = self._cached
+        if assert_cached is None:
+            return
+        model = assert_cached[1]
+        model.save_weights(folder / "checkpoint.weights.h5")
+        files.write_json(
+            folder / "build_config.json", model.get_build_config() or {}
+        )
+
+    def _prefix(self, hp: Any, plan: Plan, seed: int, fit: Fit) -> Prefix:
+        """What must be equal for two trials to be one run until a switch."""
+        estimate = plan.scale if plan.rho is None else None
+        key = json.dumps(
+            [
+                _own_values(hp),
+                seed,
+                estimate,
+                plan.scale_scope,
+                plan.scope,
+                self.hypermodel.recorded_signals,
+                json.loads(fit.fingerprint())[:2],
+            ],
+            sort_keys=True,
+        )
+        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+        return Prefix(
+            self._folder / "prefixes" / f"seed{seed}-{digest}",
+            self.snapshot_limit,
+        )
+
+    def _forked(
+        self,
+        hp: Any,
+        plan: Plan,
+        fit: Fit,
+        seed: int,
+        told: Callable[[int], None],
+    ) -> Trained:
+        """Trains from the last snapshot that the switch allows."""
+        _, steps = fit.pipeline(seed, 0)
+        shares = plan.when != "start"
+        prefix = self._prefix(hp, plan, seed, fit)
+        # A model is traced once for all trials that differ only in when.
+        key = json.dumps(
+            [
+                _own_values(hp),
+                keras.saving.serialize_keras_object(
+                    plan.optimizer_arguments(steps * fit.epochs)
+                ),
+                steps,
+            ],
+            sort_keys=True,
+        )
+        if self._cached and self._cached[0] == key and prefix.epochs():
+            model = self._cached[1]
+        else:
+            self._cached = None
+            keras.backend.clear_session()
+            model = self.hypermodel.build_seeded(hp, seed)
+            set_plan(model, plan, steps, fit, self.hypermodel.recorded_signals)
+            prepare(model, fit)
+            if shares:
+                self._cached = key, model
+                prefix.save(model, {})
+        history = (
+            prefix.start(model, plan.epoch_trigger(fit.epochs), fit.epochs)
+            if shares
+            else {}
+        )
+        return go_on(
+            model,
+            plan,
+            fit if seed == 0 else fit.without_callbacks(),
+            seed,
+            history,
+            steps,
+            prefix if shares else None,
+            stop=self._hopeless(hp, fit, seed, steps),
+            told=told,
+        )
+
+    def _hopeless(
+        self, hp: Any, fit: Fit, seed: int, steps: int
+    ) -> Callable[[dict[str, list[float]]], bool]:
+        """Returns the median rule for one training."""
+        if not self.prune or seed > 0:
+            return lambda history: False
+        objective = self.oracle.objective
+        sign = 1 if objective.direction == "max" else -1
+        finished = [
+            (run.switch_step / steps, run.history[objective.name])
+            for trial in searches.load(self._folder).trials
+            for run in trial.runs
+            if run.seed == seed
+            and run.status == "finished"
+            and trial.epochs == fit.epochs
+            and trial.hyperparameters == _own_values(hp)
+            and run.switch_step is not None
+            and run.switch_step < steps * fit.epochs
+        ]
+
+        def progress_of(epoch: int, switch: float) -> float:
+            return (epoch - switch) / (fit.epochs - switch)
+
+        def value_at(
+            progress: float, switch: float, values: list[float]
+        ) -> Any:
+            epoch = switch + progress * (fit.epochs - switch)
+            return np.interp(epoch, np.arange(1, fit.epochs + 1), values)
+
+        def stop(history: dict[str, list[float]]) -> bool:
+            epoch, switch = len(history["loss"]), history["switch_step"][-1]
+            if len(finished) < 2 or switch < 0 or epoch == fit.epochs:
+                return False
+            progress = progress_of(epoch, switch / steps)
+            if progress < 0.5:
+                return False
+            median = np.median([value_at(progress, *run) for run in finished])
+            return bool(sign * (history[objective.name][-1] - median) < 0)
+
+        return stop
+
+    def run_references(self, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Trains what the result is compared with, on the same seeds.
+
+        The library's default plan; Adam alone and SGD alone, each with a
+        cosine schedule over the whole budget; all with the best trial's other
+        hyperparameters. SGD's learning rate is 0.05 with the optimizer's
+        momentum, as often written, not tuned. Arguments as for `search`.
+        """
+        fit = self._checked_fit(fit_args, fit_kwargs)
+        search = searches.load(self._folder)
+        hp = self._hyperparameters(search.best.name)
+        optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
+        rate = float(np.asarray(ops.convert_to_tensor(optimizer.learning_rate)))
+        # learning_rate * rho * (1 - momentum) is SGD's learning rate.
+        rho = SGD_LEARNING_RATE / (rate * (1 - optimizer._sgd_momentum))
+        plans = {
+            "default": Plan(),
+            "adam": Plan(when="start", scale="number", rho=1.0, end=0.0),
+            "sgd": Plan(when="start", scale="number", rho=rho),
+        }
+        for name in REFERENCES:
+            folder = self._folder / "references" / name
+            for trial in search.complete:
+                same = trial.hyperparameters == search.best.hyperparameters
+                if same and trial.plan == plans[name]:
+                    shutil.copytree(
+                        self._folder / f"trial_{trial.name}",
+                        folder,
+                        ignore=lambda _, names: [
+                            n for n in names if not n.startswith("seed-")
+                        ],
+                        dirs_exist_ok=True,
+                    )
+            self._run_seeds(hp, plans[name], fit, folder, name)
+
+    def _hyperparameters(self, trial_id: str) -> Any:
+        return self.oracle.get_trial(trial_id).hyperparameters
+
+    def recipe(
+        self,
+        name: str = "recipe",
+        dataset: str | None = None,
+        architecture: str | None = None,
+    ) -> Recipe:
+        """Returns what the search found: `recipe().save("mine.json")`.
+
+        That is the trial of the full budget whose mean score is best; the
+        first of equals.
+
+        Args:
+            name: Name of the recipe.
+            dataset: Name of the data set, for people.
+            architecture: Likewise of the model.
+
+        Raises:
+            ValueError: If no trial has finished.
+        """
+        search = searches.load(self._folder)
+        best = search.best
+        hp = self._hyperparameters(best.name)
+        optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
+        objective = search.objective
+        return Recipe(
+            name=checks.text("name", name),
+            dataset=dataset,
+            architecture=architecture,
+            plan=best.plan,
+            optimizer=recipes.serialized_arguments(
+                optimizer, set(best.plan.optimizer_arguments(1))
+            ),
+            hyperparameters=dict(best.hyperparameters),
+            budget={
+                "epochs": best.epochs,
+                "steps_per_epoch": best.runs[0].steps_per_epoch,
+                "batch_size": search.settings["batch_size"],
+            },
+            score={
+                "objective": objective,
+                "direction": search.settings["direction"],
+                "mean": best.mean(objective),
+                "std": best.spread(objective),
+                "values": best.scores(objective),
+                "seeds": [run.seed for run in best.runs],
+            },
+            search={
+                "tuner": search.settings["tuner"],
+                "prune": search.settings["prune"],
+                "trials": len(search.trials),
+                "epochs_trained": search.epochs_trained,
+                "epochs_unshared": search.epochs_unshared,
+                "seconds": round(search.seconds, 1),
+                "references": {
+                    key: {
+                        "mean": trial.mean(objective),
+                        "std": trial.spread(objective),
+                        "values": trial.scores(objective),
+                    }
+                    for key, trial in search.references.items()
+                },
+            },
+            versions=versions(),
+        )
+
+    def on_search_end(self) -> None:
+        """Removes the snapshots; with workers, whoever started them does."""
+        if not self._is_worker():
+            shutil.rmtree(self._folder / "prefixes", ignore_errors=True)
+
+
+def _is_open(parameter: Any) -> bool:
+    values = getattr(parameter, "values", None)
+    return values is None or len(list(values)) > 1
+
+
+def _own_values(hp: Any) -> dict[str, Any]:
+    """The user's own hyperparameters."""
+    return {
+        name: value
+        for name, value in hp.values.items()
+        if not name.startswith((PREFIX, "tuner/"))
+    }
