@@ -1,4 +1,4 @@
-"""The command line: keras-hybrid compare | report."""
+"""The command line: keras-hybrid compare | tune | report."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -20,14 +21,7 @@ def _parser() -> argparse.ArgumentParser:
         help="train Adam, SGD, the hybrid and its control; table and report",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    compare.add_argument(
-        "--dataset",
-        default="mnist-5k",
-        help="mnist-5k (embedded), mnist, fashion_mnist or cifar10",
-    )
-    compare.add_argument(
-        "--architecture", default="cnn", help="linear, mlp or cnn"
-    )
+    _add_cell(compare)
     compare.add_argument(
         "--arms",
         default="adam,sgd,control,hybrid",
@@ -41,28 +35,86 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=int, default=8, help="budget of each run"
     )
     compare.add_argument(
-        "--seeds", type=int, default=3, help="seeds of each arm"
-    )
-    compare.add_argument(
-        "--batch-size", type=int, default=64, help="images an update"
-    )
-    compare.add_argument(
-        "--data-dir",
-        default=None,
-        help="TFDS's folder of prepared data sets (default: TFDS_DATA_DIR)",
-    )
-    compare.add_argument(
         "--output",
         type=Path,
         default=Path("compare-results"),
         help="folder of the records and the report; a killed comparison goes "
         "on from it",
     )
+    tune = commands.add_parser(
+        "tune",
+        help="search when and how to switch; table, report and a recipe",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    _add_cell(tune)
+    tune.add_argument(
+        "--train-size",
+        type=int,
+        default=None,
+        help="number of training images (default: all)",
+    )
+    tune.add_argument(
+        "--epochs", type=int, default=20, help="budget of a trial"
+    )
+    tune.add_argument(
+        "--tuner",
+        default="grid",
+        help="grid (ten switch points), or random, bayesian, hyperband (when, "
+        "how, how fast and how it ends)",
+    )
+    tune.add_argument(
+        "--max-trials",
+        type=int,
+        default=None,
+        help="trials at most (default: the whole grid, else 10)",
+    )
+    tune.add_argument(
+        "--prune",
+        action="store_true",
+        help="stop hopeless trials by the median rule",
+    )
+    tune.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        help="processes that train trials at the same time",
+    )
+    tune.add_argument(
+        "--directory",
+        type=Path,
+        default=Path("tune-results"),
+        help="folder of the search, its report and its recipe; a killed search "
+        "goes on from it",
+    )
     report = commands.add_parser(
-        "report", help="make the report from a folder of records again"
+        "report",
+        help="make the report from a folder of records, or of a search, again",
     )
     report.add_argument("folder", type=Path, help="folder of the records")
     return parser
+
+
+def _add_cell(parser: argparse.ArgumentParser) -> None:
+    """Adds what says on what to train."""
+    parser.add_argument(
+        "--dataset",
+        default="mnist-5k",
+        help="mnist-5k (embedded), mnist, fashion_mnist or cifar10",
+    )
+    parser.add_argument(
+        "--architecture", default="cnn", help="linear, mlp_small, mlp or cnn"
+    )
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="seeds of each arm or trial"
+    )
+    parser.add_argument(
+        "--batch-size", type=int, default=64, help="images an update"
+    )
+    parser.add_argument(
+        "--data-dir",
+        default=None,
+        help="TFDS's folder of prepared data sets (default: TFDS_DATA_DIR)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "compare":
             _compare(options)
+        elif options.command == "tune":
+            _tune(
+                options, list(sys.argv[1:] if arguments is None else arguments)
+            )
         else:
             _report(options.folder)
     except ValueError as error:
@@ -89,7 +145,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _progress(unit: str) -> Any:
+    """A bar with the time left."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -100,19 +157,22 @@ def _compare(options: argparse.Namespace) -> None:
         TimeRemainingColumn,
     )
 
-    from keras_hybrid.study import protocol
-
-    console = Console()
-    names = [name.strip() for name in options.arms.split(",") if name.strip()]
-    with Progress(
+    return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("epochs"),
+        TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=console,
-    ) as bar:
+        console=Console(),
+    )
+
+
+def _compare(options: argparse.Namespace) -> None:
+    from keras_hybrid.study import protocol
+
+    names = [name.strip() for name in options.arms.split(",") if name.strip()]
+    with _progress("epochs") as bar:
         task = bar.add_task("loading", total=None)
 
         def tell(progress: protocol.Progress) -> None:
@@ -151,7 +211,95 @@ def _compare(options: argparse.Namespace) -> None:
     _report(options.output)
 
 
+def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    from rich.console import Console
+
+    from keras_hybrid import checks, searches, workers
+    from keras_hybrid.study import search
+
+    checks.integer("workers", options.workers, low=1)
+    cell = search.Cell(
+        dataset=options.dataset,
+        architecture=options.architecture,
+        train_size=options.train_size,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        seeds=options.seeds,
+        oracle=options.tuner,
+        max_trials=options.max_trials,
+        prune=options.prune,
+    )
+    cell.check()
+    if workers.is_member():
+        workers.die_with_parent()
+        prepared = search.prepare(cell, options.directory, options.data_dir)
+        prepared.tuner.search(**prepared.arguments)
+        return
+    folder = options.directory / cell.name
+    with _progress("trainings") as bar:
+        task = bar.add_task("loading", total=None)
+
+        def tell(progress: Any) -> None:
+            bar.update(
+                task,
+                description=f"trial {progress.trial}, seed {progress.seed}, "
+                f"epoch {progress.epoch}/{progress.epochs}",
+                completed=progress.finished,
+                total=None
+                if progress.total is None
+                else progress.total + len(searches.REFERENCES) * cell.seeds,
+            )
+
+        def look() -> None:
+            if (folder / "search.json").exists():
+                finished = sum(
+                    len(t.runs) for t in searches.load(folder).trials
+                )
+                bar.update(
+                    task,
+                    description=f"{options.workers} workers",
+                    completed=finished,
+                )
+
+        if options.workers > 1:
+            workers.run(
+                workers.own_command(arguments),
+                options.workers,
+                folder,
+                watch=look,
+            )
+        prepared = search.prepare(
+            cell, options.directory, options.data_dir, tell
+        )
+        prepared.tuner.search(**prepared.arguments)
+        recipe = search.finish(cell, prepared)
+    _report_search(folder)
+    console = Console()
+    console.print(f"Found: {recipe.plan}", soft_wrap=True)
+    console.print(f"Recipe: {folder / 'recipe.json'}", soft_wrap=True)
+
+
+def _report_search(folder: Path) -> None:
+    from rich.console import Console
+
+    from keras_hybrid import searches
+    from keras_hybrid.recipes import Recipe
+    from keras_hybrid.study import search_report
+
+    console = Console()
+    found = searches.load(folder)
+    path = folder / "recipe.json"
+    recipe = Recipe.load(path) if path.exists() else None
+    search_report.print_table(found, console)
+    page = folder / "search.html"
+    search_report.write_html(found, page, recipe)
+    console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
+
+
 def _report(folder: Path) -> None:
+    if (folder / "search.json").exists():
+        _report_search(folder)
+        return
     from rich.console import Console
 
     from keras_hybrid.study import report

@@ -7,9 +7,11 @@ share what they have in common: the run before the switch.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
+import io
 import json
 import math
 import shutil
@@ -48,8 +50,8 @@ ORACLES = ("grid", "random", "bayesian", "hyperband")
 # fixed.
 DEFAULT_SPACE: dict[str, Any] = {
     "when": ["fraction", "plateau", "gap", "projection"],
-    # The largest first: the first trial trains the prefix for the others.
-    "fraction": [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+    # From the library's default outwards.
+    "fraction": [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1],
     "patience": [0.05, 0.1, 0.2],
     "threshold": (0.01, 1.0),
     "tolerance": (0.02, 0.3),
@@ -69,7 +71,7 @@ DEFAULT_SPACE: dict[str, Any] = {
 # When alone: ten switch points, the library's default among them.
 SWITCH_POINTS: dict[str, Any] = {
     "when": "fraction",
-    "fraction": [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2, 0.1],
+    "fraction": [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1, 1.0],
     "how": "hard",
     "end": 1.0,
     "scale": "projection",
@@ -325,7 +327,8 @@ def _oracle(
     name: str, objective: Any, max_trials: int | None, epochs: int | None
 ) -> Any:
     checks.choice("oracle", name, ORACLES)
-    common = {"objective": objective, "seed": 1}
+    # A retry of a trial whose report was lost reads its records again.
+    common = {"objective": objective, "seed": 1, "max_retries_per_trial": 2}
     if name == "grid":
         return _ResumableGrid(max_trials=max_trials, **common)
     if name == "hyperband":
@@ -384,6 +387,9 @@ class ForkedTuner(keras_tuner.Tuner):
         ValueError: If an argument is outside its choices, nothing is to be
             searched, or the directory holds another search.
 
+    Attributes:
+        folder: Where the search keeps its record (`searches.load`).
+
     Example: see examples/tune_your_model.py.
     """
 
@@ -415,15 +421,17 @@ class ForkedTuner(keras_tuner.Tuner):
         )
         if isinstance(oracle, str):
             oracle = _oracle(oracle, objective, max_trials, max_epochs)
-        self._folder = Path(directory) / project_name
+        self.folder = Path(directory) / project_name
         self._refuse_foreign(overwrite)
-        super().__init__(
-            oracle=oracle,
-            hypermodel=hypermodel,
-            directory=str(directory),
-            project_name=project_name,
-            overwrite=overwrite,
-        )
+        # KerasTuner prints which file it reads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            super().__init__(
+                oracle=oracle,
+                hypermodel=hypermodel,
+                directory=str(directory),
+                project_name=project_name,
+                overwrite=overwrite,
+            )
         space = self.oracle.get_space().space
         if not any(_is_open(parameter) for parameter in space):
             raise ValueError(
@@ -437,16 +445,16 @@ class ForkedTuner(keras_tuner.Tuner):
         self._finished = 0
 
     def _refuse_foreign(self, overwrite: bool) -> None:
-        there = (self._folder / "oracle.json").exists()
+        there = (self.folder / "oracle.json").exists()
         if there and not overwrite and not self._search_path.exists():
             raise ValueError(
                 f"`directory` holds another search, not made by ForkedTuner: "
-                f"give another, or overwrite=True. Received: {self._folder}"
+                f"give another, or overwrite=True. Received: {self.folder}"
             )
 
     @property
     def _search_path(self) -> Path:
-        return self._folder / "search.json"
+        return self.folder / "search.json"
 
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials that are left; arguments as for `Model.fit`.
@@ -509,10 +517,13 @@ class ForkedTuner(keras_tuner.Tuner):
                 raise ValueError(
                     f"`directory` holds a search with another "
                     f"{', '.join(differing)}: give another directory or "
-                    f"project_name, or overwrite=True. Received: {self._folder}"
+                    f"project_name, or overwrite=True. Received: {self.folder}"
                 )
         else:
             files.write_json(self._search_path, {"format": FORMAT, **content})
+        found = searches.load(self.folder)
+        trials = [*found.trials, *found.references.values()]
+        self._finished = sum(len(trial.runs) for trial in trials)
 
     def pre_create_trial(self) -> None:
         """Does not ask a waiting oracle a thousand times a second."""
@@ -536,7 +547,7 @@ class ForkedTuner(keras_tuner.Tuner):
     def _capped(self, metrics: dict[str, float]) -> dict[str, float]:
         objective = self.oracle.objective
         worst = max if objective.direction == "min" else min
-        finished = searches.load(self._folder).complete
+        finished = searches.load(self.folder).complete
         value = metrics[objective.name]
         for trial in finished:
             value = worst(value, trial.mean(objective.name))
@@ -590,7 +601,7 @@ class ForkedTuner(keras_tuner.Tuner):
             if seed == 0 and folder.name.startswith("trial_"):
                 self._keep_weights(folder)
             searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
-        self._finished += 1
+            self._finished += 1
         told(len(run.history["loss"]), run)
         return run
 
@@ -629,7 +640,7 @@ class ForkedTuner(keras_tuner.Tuner):
         )
         digest = hashlib.sha256(key.encode()).hexdigest()[:16]
         return Prefix(
-            self._folder / "prefixes" / f"seed{seed}-{digest}",
+            self.folder / "prefixes" / f"seed{seed}-{digest}",
             self.snapshot_limit,
         )
 
@@ -694,7 +705,7 @@ class ForkedTuner(keras_tuner.Tuner):
         sign = 1 if objective.direction == "max" else -1
         finished = [
             (run.switch_step / steps, run.history[objective.name])
-            for trial in searches.load(self._folder).trials
+            for trial in searches.load(self.folder).trials
             for run in trial.runs
             if run.seed == seed
             and run.status == "finished"
@@ -734,7 +745,7 @@ class ForkedTuner(keras_tuner.Tuner):
         momentum, as often written, not tuned. Arguments as for `search`.
         """
         fit = self._checked_fit(fit_args, fit_kwargs)
-        search = searches.load(self._folder)
+        search = searches.load(self.folder)
         hp = self._hyperparameters(search.best.name)
         optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
         rate = float(np.asarray(ops.convert_to_tensor(optimizer.learning_rate)))
@@ -746,12 +757,12 @@ class ForkedTuner(keras_tuner.Tuner):
             "sgd": Plan(when="start", scale="number", rho=rho),
         }
         for name in REFERENCES:
-            folder = self._folder / "references" / name
+            folder = self.folder / "references" / name
             for trial in search.complete:
                 same = trial.hyperparameters == search.best.hyperparameters
                 if same and trial.plan == plans[name]:
                     shutil.copytree(
-                        self._folder / f"trial_{trial.name}",
+                        self.folder / f"trial_{trial.name}",
                         folder,
                         ignore=lambda _, names: [
                             n for n in names if not n.startswith("seed-")
@@ -759,6 +770,7 @@ class ForkedTuner(keras_tuner.Tuner):
                         dirs_exist_ok=True,
                     )
             self._run_seeds(hp, plans[name], fit, folder, name)
+        self._remove_snapshots()
 
     def _hyperparameters(self, trial_id: str) -> Any:
         return self.oracle.get_trial(trial_id).hyperparameters
@@ -782,7 +794,7 @@ class ForkedTuner(keras_tuner.Tuner):
         Raises:
             ValueError: If no trial has finished.
         """
-        search = searches.load(self._folder)
+        search = searches.load(self.folder)
         best = search.best
         hp = self._hyperparameters(best.name)
         optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
@@ -831,7 +843,10 @@ class ForkedTuner(keras_tuner.Tuner):
     def on_search_end(self) -> None:
         """Removes the snapshots; with workers, whoever started them does."""
         if not self._is_worker():
-            shutil.rmtree(self._folder / "prefixes", ignore_errors=True)
+            self._remove_snapshots()
+
+    def _remove_snapshots(self) -> None:
+        shutil.rmtree(self.folder / "prefixes", ignore_errors=True)
 
 
 def _is_open(parameter: Any) -> bool:

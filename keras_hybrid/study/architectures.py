@@ -16,6 +16,10 @@ def _linear() -> list[keras.layers.Layer]:
     return [layers.Flatten()]
 
 
+def _mlp_small() -> list[keras.layers.Layer]:
+    return [layers.Flatten(), layers.Dense(16, activation="relu")]
+
+
 def _mlp() -> list[keras.layers.Layer]:
     return [
         layers.Flatten(),
@@ -37,6 +41,7 @@ def _cnn() -> list[keras.layers.Layer]:
 
 ARCHITECTURES: dict[str, Builder] = {
     "linear": _linear,
+    "mlp_small": _mlp_small,
     "mlp": _mlp,
     "cnn": _cnn,
 }
@@ -46,8 +51,9 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
     """Builds a named architecture; it ends in one logit a class.
 
     Args:
-        name: `"linear"`, `"mlp"` (256-256) or `"cnn"` (two convolutions with
-            strides, dropout, one dense layer of 128).
+        name: `"linear"`, `"mlp_small"` (16), `"mlp"` (256-256) or
+            `"cnn"` (two convolutions with strides, dropout, one dense layer of
+            128).
         image_shape: Height, width and channels.
         classes: Number of classes.
 
