@@ -1,0 +1,906 @@
+"""The search: its space, forked trials against whole ones, kills, errors."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_hybrid import HybridOptimizer, SwitchCallback, searches, snapshot
+from keras_hybrid.prefix import Prefix
+from keras_hybrid.recipes import Plan
+from keras_hybrid.trials import Fit, train_whole
+from keras_hybrid.tuner import (
+    DEFAULT_SPACE,
+    SWITCH_POINTS,
+    ForkedTuner,
+    HybridHyperModel,
+)
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(96, 6)).astype("float32")
+Y = (X[:, 0] * X[:, 1] > 0).astype("int64")
+DATA = {"x": X, "y": Y, "batch_size": 16, "validation_data": (X[:32], Y[:32])}
+LOSS = "sparse_categorical_crossentropy"
+
+
+def build(hp, optimizer=HybridOptimizer):
+    """Dropout and batch normalization: state beside the weights."""
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.compile(optimizer(1e-2), LOSS, metrics=["accuracy"])
+    return model
+
+
+def build_light(hp):
+    """Compiles fast: for tests that do not look at the training."""
+    model = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(2, activation="softmax")]
+    )
+    optimizer = HybridOptimizer(1e-2, jit_compile=False)
+    model.compile(optimizer, LOSS, metrics=["accuracy"])
+    return model
+
+
+POINTS = {**SWITCH_POINTS, "fraction": [0.5, 0.75, 0.25]}
+
+
+def tuner_in(tmp_path, model=build_light, space=POINTS, seeds=1, **arguments):
+    return ForkedTuner(
+        HybridHyperModel(model, space, seeds),
+        **{"objective": "val_loss", "directory": tmp_path, **arguments},
+    )
+
+
+# ---- Forked trials equal whole ones -----------------------------------------
+
+FIXED = {"how": "hard", "end": 1.0, "scale": "projection", "multiplier": 1.0}
+SPACES = {
+    "points": {**FIXED, "when": "fraction", "fraction": [0.5, 1.0, 0.25, 0.75]},
+    "kinds": {
+        **FIXED,
+        "when": ["gap", "fraction", "plateau"],
+        "threshold": [-0.05, 0.02],
+        "patience": [0.1, 0.2],
+        "fraction": 0.3,
+        "cooldown": ["linear", "none"],
+    },
+    "projection": {
+        **FIXED,
+        "when": ["fraction", "projection"],
+        "fraction": [0.5, 1.0],
+        "tolerance": [0.9, 0.3, 0.6],
+    },
+    "blends": {
+        **FIXED,
+        "when": "fraction",
+        "fraction": [0.75, 0.25],
+        "how": ["blend", "hard"],
+        "length": 0.4,
+        "curve": ["exponential", "linear"],
+        "path": ["clip", "geometric"],
+        "end": [1.0, 0.5],
+    },
+    "scales": {
+        **FIXED,
+        "when": "fraction",
+        "fraction": [0.75, 0.25],
+        "scale": ["norm", "number", "projection"],
+        "rho": [0.5],
+        "multiplier": [1.0, 2.0],
+        "scale_scope": ["layer", "variable"],
+        "scope": "layer",
+    },
+}
+
+
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+def test_forked_equals_unshared(space, tmp_path, monkeypatch):
+    """Bit for bit: weights, state, history and the step of the switch."""
+    epochs = 24 if "tolerance" in space else 8
+    data = {**DATA, "epochs": epochs}
+    tuner = tuner_in(tmp_path, build, space)
+    forked = {}
+    kept = tuner._keep_weights
+    monkeypatch.setattr(
+        tuner,
+        "_keep_weights",
+        lambda folder: (
+            forked.update(
+                {
+                    folder.name[6:]: [
+                        v.numpy() for v in tuner._cached[1].variables
+                    ]
+                }
+            ),
+            kept(folder),
+        ),
+    )
+    tuner.search(**data)
+    search = searches.load(tuner.folder)
+    assert len(search.trials) >= 3
+    assert search.epochs_trained < 0.8 * search.epochs_unshared
+    switched = set()
+    for trial in search.trials:
+        model = tuner.hypermodel.build_seeded(
+            tuner.oracle.get_trial(trial.name).hyperparameters, 0
+        )
+        whole = train_whole(
+            model,
+            trial.plan,
+            Fit.of((), data),
+            0,
+            tuner.hypermodel.recorded_signals,
+        )
+        (run,) = trial.runs
+        assert run.switch_step == whole.switch_step, trial.plan
+        assert run.history == whole.history, trial.plan
+        for ours, theirs in zip(
+            forked[trial.name], model.variables, strict=True
+        ):
+            np.testing.assert_array_equal(ours, theirs.numpy())
+        switched.add(run.switch_step)
+    assert len(switched) > 1, "the trials must differ in their switch"
+
+
+def test_forked_scores_are_those_of_kerastuner_s_own_grid(tmp_path):
+    data = {**DATA, "epochs": 4}
+    tuner = tuner_in(tmp_path, seeds=2)
+    tuner.search(**data)
+    plain = keras_tuner.GridSearch(
+        HybridHyperModel(build_light, POINTS, seeds=2),
+        objective="val_loss",
+        directory=tmp_path,
+        project_name="plain",
+    )
+    plain.search(**data, verbose=0)
+    ours = {
+        k: (t.hyperparameters.values, t.score)
+        for k, t in tuner.oracle.trials.items()
+    }
+    theirs = {
+        k: (t.hyperparameters.values, t.score)
+        for k, t in plain.oracle.trials.items()
+    }
+    assert ours == theirs
+    assert len(ours) == 3
+
+
+def test_epochs_trained_are_the_prefix_and_the_forks(tmp_path):
+    tuner = tuner_in(tmp_path)
+    tuner.search(**DATA, epochs=8)
+    search = searches.load(tuner.folder)
+    # Switches after 4, 6 and 2 epochs: 8, then 2 + 2, then 6.
+    trained = [run.trained_epochs for t in search.trials for run in t.runs]
+    assert trained == [8, 4, 6]
+    assert search.epochs_unshared == 24
+    assert not (tuner.folder / "prefixes").exists(), "snapshots are removed"
+
+
+def test_a_whole_training_equals_the_user_s_own_fit(tmp_path):
+    """The recipe's parts give in plain `fit` what the trial gave."""
+    plan = Plan(fraction=0.5)
+    hypermodel = HybridHyperModel(build, POINTS)
+    hp = keras_tuner.HyperParameters()
+    fit = Fit.of((), {**DATA, "epochs": 4})
+    run = train_whole(hypermodel.build_seeded(hp, 0), plan, fit, 0, [])
+    keras.utils.set_random_seed(0)
+    steps = 6 * 4
+    model = build(
+        hp,
+        lambda rate: HybridOptimizer(rate, **plan.optimizer_arguments(steps)),
+    )
+    pipeline, _ = fit.pipeline(0, 0)
+    history = model.fit(
+        pipeline,
+        steps_per_epoch=6,
+        epochs=4,
+        shuffle=False,
+        validation_data=DATA["validation_data"],
+        callbacks=[SwitchCallback(plan.epoch_trigger(4), verbose=0)],
+        verbose=0,
+    ).history
+    assert {k: run.history[k] for k in history} == history
+
+
+def test_seeds_are_averaged_and_differ(tmp_path):
+    tuner = tuner_in(tmp_path, seeds=2)
+    tuner.search(**DATA, epochs=4)
+    for trial in searches.load(tuner.folder).trials:
+        scores = trial.scores("val_loss")
+        assert len(set(scores)) == 2
+        theirs = tuner.oracle.get_trial(trial.name).score
+        assert theirs == pytest.approx(np.mean(scores), rel=1e-12)
+
+
+def test_thinned_out_snapshots_change_nothing_but_the_epochs(tmp_path):
+    scores = []
+    for limit in (2_000_000_000, 12_000):
+        tuner = tuner_in(
+            tmp_path, project_name=f"{limit}", snapshot_limit=limit
+        )
+        sizes = []
+        tuner.report = lambda progress, t=tuner, s=sizes: s.extend(
+            Prefix(folder, 0).size()
+            for folder in (t.folder / "prefixes").glob("*")
+        )
+        tuner.search(**DATA, epochs=8)
+        search = searches.load(tuner.folder)
+        scores.append([t.mean("val_loss") for t in search.trials])
+        cost = search.epochs_trained
+    assert scores[0] == scores[1]
+    assert cost > 18
+    assert max(sizes) <= 3 * 12_000, "the start and the last always stay"
+
+
+# ---- Every tuner ------------------------------------------------------------
+
+KERAS_TUNERS = {
+    "random": lambda **k: keras_tuner.RandomSearch(max_trials=3, **k),
+    "bayesian": lambda **k: keras_tuner.BayesianOptimization(max_trials=3, **k),
+    "hyperband": lambda **k: keras_tuner.Hyperband(max_epochs=4, factor=2, **k),
+    "grid": lambda **k: keras_tuner.GridSearch(max_trials=3, **k),
+}
+
+
+@pytest.mark.parametrize("name", KERAS_TUNERS)
+def test_hypermodel_in_keras_tuners(name, tmp_path):
+    tuner = KERAS_TUNERS[name](
+        hypermodel=HybridHyperModel(
+            build_light, {**POINTS, "multiplier": [1.0, 2.0]}
+        ),
+        objective="val_accuracy",
+        directory=tmp_path,
+    )
+    budget = {} if name == "hyperband" else {"epochs": 3}
+    tuner.search(**DATA, **budget, verbose=0)
+    trials = tuner.oracle.trials.values()
+    assert all(t.status == "COMPLETED" for t in trials)
+    for trial in trials:
+        # The very score that a training from the start has, in every rung.
+        hp = trial.hyperparameters
+        epochs = hp.values.get("tuner/epochs", 3)
+        hypermodel = tuner.hypermodel
+        run = train_whole(
+            hypermodel.build_seeded(hp, 0),
+            hypermodel.plan(hp),
+            Fit.of((), {**DATA, "epochs": epochs}),
+            0,
+            [],
+        )
+        assert trial.score == pytest.approx(run.history["val_accuracy"][-1])
+        assert run.switch_step is not None, "every rung sees its transition"
+    assert tuner.get_best_models()[0].predict(X[:2], verbose=0).shape == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
+def test_forked_tuner_with_other_oracles(name, tmp_path):
+    tuner = tuner_in(
+        tmp_path,
+        space={**POINTS, "when": ["fraction", "plateau"]},
+        oracle=name,
+        max_trials=None if name == "hyperband" else 4,
+        max_epochs=6,
+    )
+    tuner.search(**DATA, epochs=6)
+    search = searches.load(tuner.folder)
+    assert len(search.trials) >= 4
+    budgets = {trial.epochs for trial in search.trials}
+    assert budgets == ({2, 6} if name == "hyperband" else {6})
+    assert search.best.epochs == 6
+    assert search.epochs_trained < search.epochs_unshared
+    assert tuner.recipe().plan == search.best.plan
+
+
+def test_an_oracle_of_the_user_s_own(tmp_path):
+    oracle = keras_tuner.oracles.RandomSearchOracle(
+        objective=keras_tuner.Objective("val_loss", "min"), max_trials=2, seed=3
+    )
+    tuner = tuner_in(tmp_path, oracle=oracle)
+    tuner.search(**DATA, epochs=4)
+    assert len(searches.load(tuner.folder).trials) == 2
+
+
+def test_a_hypermodel_s_own_hyperparameters_are_searched_and_kept(tmp_path):
+    class Inner(keras_tuner.HyperModel):
+        def build(self, hp):
+            model = build_light(hp)
+            rate = hp.Choice("rate", [1e-3, 1e-1])
+            model.compile(HybridOptimizer(rate, jit_compile=False), LOSS)
+            return model
+
+    tuner = tuner_in(tmp_path, Inner(), {**POINTS, "fraction": [0.5, 0.25]})
+    tuner.search(**DATA, epochs=4)
+    search = searches.load(tuner.folder)
+    assert len(search.trials) == 4
+    recipe = tuner.recipe()
+    assert recipe.hyperparameters == search.best.hyperparameters
+    rate = recipe.hyperparameters["rate"]
+    assert recipe.optimizer["learning_rate"] == pytest.approx(rate)
+    optimizer = HybridOptimizer.from_recipe(recipe)
+    assert float(optimizer.learning_rate) == pytest.approx(rate)
+
+
+def test_best_models_have_the_last_weights_of_the_best_trial(tmp_path):
+    tuner = tuner_in(tmp_path)
+    tuner.search(**DATA, epochs=4)
+    model = tuner.get_best_models()[0]
+    loss = model.evaluate(*DATA["validation_data"], verbose=0)[0]
+    best = searches.load(tuner.folder).best
+    assert loss == pytest.approx(best.mean("val_loss"), rel=1e-5)
+
+
+def test_data_as_nests_weights_and_functions(tmp_path):
+    def two_inputs(hp):
+        a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
+        both = keras.layers.Concatenate()([a, b])
+        model = keras.Model(
+            {"a": a, "b": b},
+            keras.layers.Dense(2, activation="softmax")(both),
+        )
+        model.compile(HybridOptimizer(jit_compile=False), LOSS)
+        return model
+
+    nest = {"a": X[:, :3], "b": X[:, 3:]}
+    tuner = tuner_in(tmp_path, two_inputs, {**POINTS, "fraction": [0.5, 1.0]})
+    tuner.search(
+        nest,
+        Y,
+        sample_weight=np.linspace(0, 1, len(Y)),
+        epochs=2,
+        validation_data=(nest, Y),
+    )
+    assert len(searches.load(tuner.folder).trials) == 2
+
+    def pipeline(seed, first_epoch, epochs):
+        one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+        return one.repeat(), 3
+
+    tuner = tuner_in(tmp_path, project_name="function")
+    tuner.search(pipeline, epochs=4, validation_data=(X, Y))
+    assert len(searches.load(tuner.folder).trials) == 3
+
+
+def test_plain_tuners_take_data_sets(tmp_path):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
+    tuner = keras_tuner.RandomSearch(
+        HybridHyperModel(build_light, POINTS),
+        objective="val_loss",
+        max_trials=1,
+        directory=tmp_path,
+    )
+    tuner.search(data, epochs=2, validation_data=data, verbose=0)
+    assert tuner.oracle.get_best_trials()[0].score > 0
+
+
+def test_a_model_without_an_input_layer(tmp_path):
+    def unbuilt(hp):
+        model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])
+        model.compile(HybridOptimizer(jit_compile=False), LOSS)
+        return model
+
+    tuner = tuner_in(tmp_path, unbuilt, {**POINTS, "fraction": [0.5, 1.0]})
+    tuner.search(**DATA, epochs=2)
+    assert len(searches.load(tuner.folder).complete) == 2
+
+
+# ---- The space --------------------------------------------------------------
+
+
+def test_the_default_space_declares_every_field_under_its_condition():
+    hp = keras_tuner.HyperParameters()
+    plan = HybridHyperModel(build).plan(hp)
+    assert plan == Plan(fraction=0.5), "the first trial is the library default"
+    names = {p.name.removeprefix("hybrid/") for p in hp.space}
+    searched = {
+        k for k, v in DEFAULT_SPACE.items() if isinstance(v, (list, tuple))
+    }
+    assert names == searched - {"rho"}, "no value of scale reads rho"
+
+
+def test_samples_of_the_default_space_are_plans_that_train():
+    hypermodel = HybridHyperModel(build)
+    seen = set()
+    for seed in range(200):
+        hp = keras_tuner.HyperParameters()
+        hypermodel.plan(hp)
+        for parameter in hp.space:
+            hp.values[parameter.name] = parameter.random_sample(seed)
+        plan = hypermodel.plan(hp)
+        HybridOptimizer(**plan.optimizer_arguments(100))
+        plan.epoch_trigger(10)
+        seen |= {plan.when, plan.how, plan.scale, plan.cooldown, plan.path}
+    assert {"fraction", "plateau", "gap", "projection"} <= seen
+    assert {"hard", "blend", "norm", "linear", "geometric"} <= seen
+
+
+# ---- Pruning ----------------------------------------------------------------
+
+
+def test_the_median_rule_stops_the_first_seed_half_way(tmp_path):
+    def pipeline(seed, first_epoch, epochs):
+        one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+        return one.repeat(), 6
+
+    space = {**POINTS, "fraction": [0.9, 0.8, 0.2], "end": [0.0]}
+    space |= {"scale": "number", "rho": [1.0, 1e3], "end": 1.0}
+    tuner = tuner_in(tmp_path, space=space, seeds=2, prune=True)
+    tuner.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
+    search = searches.load(tuner.folder)
+    stopped = [t for t in search.trials if t.status == "stopped"]
+    assert stopped, "a rho of a thousand is hopeless"
+    for trial in stopped:
+        (run,) = trial.runs
+        switch = run.switch_step / run.steps_per_epoch
+        epochs = len(run.history["loss"])
+        assert (epochs - switch) / (10 - switch) >= 0.5
+        assert epochs < 10
+        assert trial not in search.complete
+        score = tuner.oracle.get_trial(trial.name).score
+        assert score >= search.best.mean("val_loss")
+    whole = tuner_in(
+        tmp_path, space=space, seeds=2, project_name="whole", directory=tmp_path
+    )
+    whole.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
+    all_of_it = searches.load(whole.folder)
+    assert search.epochs_trained < all_of_it.epochs_trained
+    finished = {t.name: t.scores("val_loss") for t in search.complete}
+    for trial in all_of_it.complete:
+        if trial.name in finished:
+            assert finished[trial.name] == trial.scores("val_loss")
+
+
+def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
+    space = {
+        **POINTS,
+        "fraction": 0.5,
+        "scale": "number",
+        "rho": [1.0, 1e30],
+        "cooldown": "none",
+    }
+
+    def mse(hp):
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
+        model.compile(HybridOptimizer(jit_compile=False), "mse")
+        return model
+
+    tuner = tuner_in(tmp_path, mse, space, seeds=2)
+    tuner.search(X, X, epochs=8, validation_data=(X, X))
+    search = searches.load(tuner.folder)
+    statuses = {t.plan.rho: t.status for t in search.trials}
+    assert statuses == {1.0: "finished", 1e30: "diverged"}
+    assert search.best.plan.rho == 1.0
+    assert tuner.recipe().plan.rho == 1.0
+
+
+# ---- References and the recipe ----------------------------------------------
+
+
+def test_references_are_keras_adam_and_sgd_with_cosine(tmp_path):
+    tuner = tuner_in(tmp_path, build)
+    data = {**DATA, "epochs": 4}
+    tuner.search(**data)
+    tuner.run_references(**data)
+    search = searches.load(tuner.folder)
+    assert list(search.references) == ["default", "adam", "sgd"]
+    half = next(t for t in search.trials if t.plan.fraction == 0.5)
+    assert search.references["default"].runs == half.runs, "not trained twice"
+    schedule = keras.optimizers.schedules.CosineDecay
+    for name, optimizer in (
+        ("adam", lambda rate: keras.optimizers.Adam(schedule(1e-2, 24))),
+        ("sgd", lambda r: keras.optimizers.SGD(schedule(0.05, 24), 0.9)),
+    ):
+        keras.utils.set_random_seed(0)
+        model = build(None, optimizer)
+        pipeline, _ = Fit.of((), data).pipeline(0, 0)
+        history = model.fit(
+            pipeline, steps_per_epoch=6, epochs=4, shuffle=False, verbose=0
+        ).history
+        ours = search.references[name].runs[0].history["loss"]
+        np.testing.assert_allclose(ours, history["loss"], rtol=2e-4)
+    recipe = tuner.recipe("mine", "data", "net")
+    assert (recipe.name, recipe.dataset, recipe.architecture) == (
+        "mine",
+        "data",
+        "net",
+    )
+    assert set(recipe.search["references"]) == {"default", "adam", "sgd"}
+    assert recipe.search["epochs_trained"] == search.epochs_trained
+    assert recipe.score["values"] == search.best.scores("val_loss")
+    assert recipe.budget == {
+        "epochs": 4,
+        "steps_per_epoch": 6,
+        "batch_size": 16,
+    }
+
+
+# ---- Kills and files --------------------------------------------------------
+
+
+def test_a_search_that_is_finished_is_not_repeated(tmp_path):
+    tuner_in(tmp_path).search(**DATA, epochs=4)
+    told = []
+    tuner = tuner_in(tmp_path, report=told.append)
+    tuner.search(**DATA, epochs=4)
+    assert told == []
+    assert len(tuner.oracle.trials) == 3
+
+
+def test_progress_is_told(tmp_path):
+    told = []
+    tuner_in(tmp_path, seeds=2, report=told.append).search(**DATA, epochs=4)
+    done = [p for p in told if p.run is not None]
+    assert [p.finished for p in done] == [1, 2, 3, 4, 5, 6]
+    assert {p.total for p in told} == {6}
+    assert {p.epochs for p in told} == {4}
+
+
+SCRIPT = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+import test_tuner as t
+tuner = t.tuner_in({folder!r}, seeds=2, space=t.POINTS)
+trainings = int(sys.argv[1])
+epochs = 0
+def report(progress):
+    global epochs
+    epochs += progress.run is None
+    if epochs == trainings:
+        os.kill(os.getpid(), signal.SIGKILL)
+tuner.report = report
+tuner.search(**t.DATA, epochs=8)
+"""
+
+
+def test_killed_and_resumed_equals_never_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        SCRIPT.format(
+            tests=os.path.dirname(__file__), folder=str(tmp_path / "killed")
+        )
+    )
+    for kill_at, code in ((21, -signal.SIGKILL), (-1, 0)):
+        process = subprocess.run(
+            [sys.executable, str(script), str(kill_at)],
+            timeout=180,
+            check=False,
+            capture_output=True,
+        )
+        assert process.returncode == code, process.stderr.decode()[-2000:]
+        if code:
+            partly = searches.load(tmp_path / "killed" / "hybrid")
+            assert 0 < sum(len(t.runs) for t in partly.trials) < 6
+    tuner = tuner_in(tmp_path / "whole", seeds=2)
+    tuner.search(**DATA, epochs=8)
+
+    def results(folder):
+        return {
+            trial.name: (trial.plan, [run.history for run in trial.runs])
+            for trial in searches.load(folder).trials
+        }
+
+    assert results(tmp_path / "killed" / "hybrid") == results(tuner.folder)
+
+
+def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
+    save = snapshot.save
+    room = 9  # Snapshots until the disk is full.
+
+    def filling(path, model, history, without=()):
+        nonlocal room
+        room -= 1
+        if room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(path, model, history, without)
+
+    monkeypatch.setattr(snapshot, "save", filling)
+    tuner = tuner_in(tmp_path, seeds=2)
+    with pytest.raises(ValueError, match="no room for the snapshots"):
+        tuner.search(**DATA, epochs=8)
+    kept = searches.load(tuner.folder)
+    assert sum(len(t.runs) for t in kept.trials) == 1
+    monkeypatch.setattr(snapshot, "save", save)
+    again = tuner_in(tmp_path, seeds=2)
+    again.search(**DATA, epochs=8)
+    found = searches.load(again.folder)
+    assert len(found.complete) == 3
+    assert found.trials[0].runs[0] == kept.trials[0].runs[0]
+
+
+def test_a_damaged_snapshot_is_named(tmp_path):
+    tuner = tuner_in(tmp_path)
+
+    def damage(progress):
+        for path in (tuner.folder / "prefixes").glob("*/epoch-*.npz"):
+            path.write_bytes(b"PK")
+
+    tuner.report = damage
+    with pytest.raises(ValueError, match=r"epoch-\d+.npz: not readable"):
+        tuner.search(**DATA, epochs=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "great"},
+        {"plan": {"when": "x"}},
+        {"seed": ...},
+        {"more": 1},
+        {"format": 7},
+    ],
+)
+def test_damaged_records_are_named(tmp_path, change):
+    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    path = next(tuner.folder.glob("trial_*/seed-0.json"))
+    content = json.loads(path.read_text())
+    for name, value in change.items():
+        if value is ...:
+            del content[name]
+        else:
+            content[name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"seed-0.json|`when`"):
+        searches.load(tuner.folder)
+
+
+# ---- Bad input --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": 3}, TypeError, "`hypermodel` must be"),
+        ({"space": [1]}, TypeError, "`space` must be None or a mapping"),
+        ({"space": {"speed": 1}}, ValueError, "Received: speed"),
+        ({"space": {"when": []}}, ValueError, "at least one value for when"),
+        ({"space": {"when": ["later"]}}, ValueError, "`when` must be one of"),
+        ({"space": {"when": ("a", "b")}}, ValueError, "a tuple, which must be"),
+        ({"space": {"fraction": [0.5, 2]}}, ValueError, "`fraction` must be"),
+        ({"space": {"tolerance": (0.3, 0.1)}}, ValueError, "`tolerance`"),
+        ({"space": {"rho": (1, 2, 3)}}, ValueError, "must be a pair"),
+        ({"space": {"end": ["x"]}}, TypeError, "`end` must be"),
+        ({"seeds": 0}, ValueError, "`seeds` must be an integer >= 1"),
+        ({"seeds": 1.5}, TypeError, "`seeds` must be"),
+        (
+            {"space": {**POINTS, "fraction": 0.5}},
+            ValueError,
+            "nothing to search",
+        ),
+        ({"oracle": "magic"}, ValueError, "`oracle` must be one of"),
+        ({"oracle": "hyperband"}, ValueError, "`max_epochs` must be given"),
+        ({"max_trials": 0}, ValueError, "`max_trials` must be"),
+        ({"prune": 1}, TypeError, "`prune` must be True or False"),
+        ({"snapshot_limit": 0}, ValueError, "`snapshot_limit` must be"),
+    ],
+)
+def test_bad_arguments(tmp_path, arguments, error, message):
+    with pytest.raises(error, match=message):
+        tuner_in(tmp_path, **arguments)
+
+
+def with_ema(hp):
+    return build(hp, lambda rate: HybridOptimizer(rate, use_ema=True))
+
+
+def with_accumulation(hp):
+    return build(
+        hp, lambda rate: HybridOptimizer(rate, gradient_accumulation_steps=2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda hp: build(hp, keras.optimizers.Adam), "optimizer=Adam"),
+        (
+            lambda hp: keras.Sequential([keras.layers.Dense(1)]),
+            "must be compiled with a `HybridOptimizer`",
+        ),
+        (with_ema, "use_ema=True"),
+        (with_accumulation, "gradient_accumulation_steps=2"),
+    ],
+)
+def test_models_that_cannot_be_searched(tmp_path, model, message):
+    with pytest.raises(ValueError, match=message):
+        tuner_in(tmp_path, model)
+
+
+def data_set():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": None}, ValueError, "`epochs` must be given"),
+        ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
+        ({"epochs": 1.5}, TypeError, "`epochs` must be"),
+        ({"epochs": 1}, ValueError, "shorter than the earliest switch"),
+        ({"batch_size": -1}, ValueError, "`batch_size` must be"),
+        ({"shuffle": "batch"}, TypeError, "`shuffle` must be"),
+        ({"x": None}, ValueError, "`x` must be given"),
+        ({"x": data_set(), "y": None}, ValueError, "arrays, or a function"),
+        ({"validation_data": None}, ValueError, "needs `validation_data`"),
+        ({"validation_split": 0.1}, ValueError, "`validation_split` is not"),
+        ({"steps_per_epoch": 3}, ValueError, "`steps_per_epoch` is not"),
+        (
+            {"callbacks": [keras.callbacks.EarlyStopping()]},
+            ValueError,
+            "may watch but not steer",
+        ),
+        (
+            {"callbacks": [SwitchCallback()]},
+            ValueError,
+            "Received: SwitchCallback",
+        ),
+    ],
+)
+def test_bad_search_arguments(tmp_path, arguments, error, message):
+    tuner = tuner_in(tmp_path)
+    with pytest.raises(error, match=message):
+        tuner.search(**{**DATA, "epochs": 8, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"seeds": 2}, "seeds"),
+        ({"objective": "val_accuracy"}, "objective, direction"),
+        ({"prune": True}, "prune"),
+        ({"oracle": "random"}, "tuner"),
+        ({"space": {**POINTS, "fraction": [0.5, 0.25]}}, "space"),
+    ],
+)
+def test_the_directory_of_another_search(tmp_path, other, what):
+    tuner_in(tmp_path)._claim(Fit.of((), {**DATA, "epochs": 4}))
+    with pytest.raises(ValueError, match=f"a search with another {what}"):
+        tuner_in(tmp_path, **other).search(**DATA, epochs=4)
+
+
+@pytest.mark.parametrize("change", ["epochs", "data"])
+def test_a_search_of_other_data_or_budget(tmp_path, change):
+    tuner_in(tmp_path)._claim(Fit.of((), {**DATA, "epochs": 4}))
+    data = {**DATA, "epochs": 4}
+    data |= {"epochs": 8} if change == "epochs" else {"y": 1 - Y}
+    with pytest.raises(ValueError, match="fingerprint"):
+        tuner_in(tmp_path).search(**data)
+
+
+def test_a_project_of_kerastuner_is_refused(tmp_path):
+    (tmp_path / "hybrid").mkdir()
+    (tmp_path / "hybrid" / "oracle.json").write_text("{}")
+    with pytest.raises(ValueError, match="not made by ForkedTuner"):
+        tuner_in(tmp_path)
+
+
+def test_no_finished_trial(tmp_path):
+    tuner = tuner_in(tmp_path)
+    tuner._claim(Fit.of((), {**DATA, "epochs": 4}))
+    with pytest.raises(ValueError, match="No trial of the full budget"):
+        tuner.recipe()
+    with pytest.raises(ValueError, match="not readable"):
+        searches.load(tmp_path / "elsewhere")
+
+
+# ---- Chief and workers ------------------------------------------------------
+
+WORKER = """
+import sys
+sys.path.insert(0, {tests!r})
+from keras_hybrid import workers
+workers.die_with_parent()
+import test_tuner as t
+tuner = t.tuner_in({folder!r}, seeds=2, space=t.POINTS)
+tuner.search(**t.DATA, epochs=8)
+"""
+
+
+def _processes(script):
+    """The processes that run a script, by KerasTuner's id."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{entry}/cmdline", "rb") as file:
+                command = file.read()
+            with open(f"/proc/{entry}/environ", "rb") as file:
+                environment = file.read()
+        except (OSError, ValueError):
+            continue
+        if str(script).encode() in command:
+            for part in environment.split(b"\0"):
+                if part.startswith(b"KERASTUNER_TUNER_ID="):
+                    found[part.partition(b"=")[2].decode()] = int(entry)
+    return found
+
+
+@pytest.mark.skipif(
+    not os.path.isdir("/proc"), reason="finds processes in /proc"
+)
+def test_chief_and_workers_survive_kills(tmp_path):
+    from keras_hybrid import workers
+
+    script = tmp_path / "worker.py"
+    folder = tmp_path / "shared"
+    script.write_text(
+        textwrap.dedent(
+            WORKER.format(tests=os.path.dirname(__file__), folder=str(folder))
+        )
+    )
+    killed = []
+
+    def kill_one():
+        """A worker in the middle of its first trial, then the chief."""
+        records = list(folder.glob("*/trial_*/seed-*.json"))
+        trials = list(folder.glob("*/trial_*"))
+        running = _processes(script)
+        if not killed and trials and "tuner1" in running:
+            os.kill(running["tuner1"], signal.SIGKILL)
+            killed.append("tuner1")
+        elif len(killed) == 1 and records and "chief" in running:
+            os.kill(running["chief"], signal.SIGKILL)
+            killed.append("chief")
+
+    started = time.monotonic()
+    workers.run(
+        [sys.executable, str(script)],
+        2,
+        folder / "hybrid",
+        stall_limit=120,
+        watch=kill_one,
+    )
+    assert time.monotonic() - started < 240
+    assert killed == ["tuner1", "chief"]
+    assert _processes(script) == {}, "no orphans"
+    search = searches.load(folder / "hybrid")
+    assert len(search.complete) == 3
+    alone = tuner_in(tmp_path / "alone", seeds=2)
+    alone.search(**DATA, epochs=8)
+    expected = {
+        t.plan: t.scores("val_loss") for t in searches.load(alone.folder).trials
+    }
+    assert {t.plan: t.scores("val_loss") for t in search.trials} == expected
+
+
+def _ends(code):
+    return [sys.executable, "-c", f"import sys; sys.exit({code})"]
+
+
+def test_workers_that_keep_dying_end_the_search(tmp_path):
+    from keras_hybrid import workers
+
+    with pytest.raises(ValueError, match="has died 4 times"):
+        workers.run(_ends(1), 1, tmp_path)
+
+
+def test_a_clear_error_of_a_worker_is_not_repeated(tmp_path):
+    from keras_hybrid import workers
+
+    with pytest.raises(ValueError, match="ended with the error above"):
+        workers.run(_ends(2), 1, tmp_path)
+
+
+def test_a_search_in_which_nothing_happens_is_given_up(tmp_path):
+    from keras_hybrid import workers
+
+    sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="Nothing has happened"):
+        workers.run(sleeping, 1, tmp_path, stall_limit=1)
+    assert time.monotonic() - started < 30
