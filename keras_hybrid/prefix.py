@@ -10,6 +10,7 @@ share a folder without locks: two that train the same epoch write the same.
 from __future__ import annotations
 
 import errno
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,8 +148,10 @@ class Prefix:
             if isinstance(recorder, Recorder) and epoch > 0:
                 self._save_signals(epoch, recorder, optimizer)
             if not self._path(epoch).exists():
+                plain = {name: list(values) for name, values in history.items()}
+                _scale_rates(plain, 1 / optimizer.scale_multiplier)
                 snapshot.save(
-                    self._path(epoch), model, history, _own_state(optimizer)
+                    self._path(epoch), model, plain, _own_state(optimizer)
                 )
                 self._thin_out()
         except OSError as error:
@@ -195,29 +198,52 @@ class Prefix:
             kept = self.epochs()
 
     def start(
-        self, model: Any, trigger: EpochTrigger | None, epochs: int
-    ) -> dict[str, list[float]]:
+        self,
+        model: Any,
+        trigger: EpochTrigger | None,
+        epochs: int,
+        multiplier: float | None = None,
+    ) -> dict[str, list[float]] | None:
         """Gives the model the state that its trial may start from.
 
         That is the last snapshot at or before the switch, with the state of
         the triggers as if they had watched; where the epoch trigger fires at
-        the end of that very epoch, the optimizer is switched.
+        the end of that very epoch, the optimizer is switched. Damaged
+        snapshots are removed with a warning, and their epochs trained again.
 
         Args:
             model: Built, as is its optimizer.
             trigger: The epoch trigger of the trial.
             epochs: Its budget.
+            multiplier: The trial's factor on rho: snapshots are shared by
+                trials with different ones, and log the SGD learning rate.
 
         Returns:
-            The history up to there; empty where there is no snapshot.
+            The history up to there; None where there is no snapshot.
         """
+        while candidates := [e for e in self.epochs() if e <= epochs]:
+            try:
+                return self._start(model, trigger, candidates, multiplier or 1)
+            except snapshot.DamagedSnapshot as error:
+                path = Path(str(error).partition(".npz")[0] + ".npz")
+                warnings.warn(
+                    f"{error}: removed; its epochs are trained again.",
+                    stacklevel=2,
+                )
+                path.unlink(missing_ok=True)
+        return None
+
+    def _start(
+        self,
+        model: Any,
+        trigger: EpochTrigger | None,
+        candidates: list[int],
+        multiplier: float,
+    ) -> dict[str, list[float]]:
         optimizer = hybrid_optimizer(model)
-        candidates = [e for e in self.epochs() if e <= epochs]
-        if not candidates:
-            return {}
-        known = snapshot.read_history(self._path(candidates[-1]))
         last = candidates[-1]
         if trigger is not None:
+            known = snapshot.read_history(self._path(last))
             last = min(last, _epochs_until(trigger, known))
         states: list[list[np.ndarray]] = []
         inner = getattr(optimizer.trigger, "trigger", None)
@@ -232,6 +258,7 @@ class Prefix:
                 _own_state(optimizer), states[start], strict=True
             ):
                 variable.assign(value)
+        _scale_rates(history, multiplier)
         _replay(model, trigger, history)
         return history
 
@@ -295,6 +322,13 @@ def _own_state(optimizer: Any) -> list[Any]:
     return list(optimizer._trigger_state[len(optimizer.trigger.names) :])
 
 
+def _scale_rates(history: dict[str, list[float]], factor: float) -> None:
+    """Multiplies the SGD learning rates that would have been used."""
+    if factor != 1 and "sgd_learning_rate" in history:
+        rates = history["sgd_learning_rate"]
+        history["sgd_learning_rate"] = [rate * factor for rate in rates]
+
+
 def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
@@ -325,6 +359,9 @@ def _replay(
     model: Any, trigger: EpochTrigger | None, history: dict[str, list[float]]
 ) -> None:
     """Lets the epoch trigger watch the epochs, and switch at the last."""
+    optimizer = hybrid_optimizer(model)
+    # A trial with the same trigger may have left its state in the snapshot.
+    optimizer._epoch_state.assign(np.zeros(optimizer._epoch_state.shape))
     callback = SwitchCallback(trigger, verbose=0)
     callback.set_model(model)
     for epoch in range(len(history.get("loss", []))):

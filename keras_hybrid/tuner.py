@@ -14,8 +14,10 @@ import hashlib
 import io
 import json
 import math
+import os
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -432,6 +434,8 @@ class ForkedTuner(keras_tuner.Tuner):
                 project_name=project_name,
                 overwrite=overwrite,
             )
+        if self._is_worker():
+            _reconnect_quickly(self.oracle)
         space = self.oracle.get_space().space
         if not any(_is_open(parameter) for parameter in space):
             raise ValueError(
@@ -667,22 +671,25 @@ class ForkedTuner(keras_tuner.Tuner):
             ],
             sort_keys=True,
         )
-        if self._cached and self._cached[0] == key and prefix.epochs():
+        trigger = plan.epoch_trigger(fit.epochs)
+        history = None
+        if self._cached and self._cached[0] == key:
             model = self._cached[1]
-        else:
+            history = prefix.start(model, trigger, fit.epochs, plan.multiplier)
+        if history is None:
             self._cached = None
             keras.backend.clear_session()
             model = self.hypermodel.build_seeded(hp, seed)
             set_plan(model, plan, steps, fit, self.hypermodel.recorded_signals)
             prepare(model, fit)
+            history = {}
             if shares:
                 self._cached = key, model
                 prefix.save(model, {})
-        history = (
-            prefix.start(model, plan.epoch_trigger(fit.epochs), fit.epochs)
-            if shares
-            else {}
-        )
+                history = (
+                    prefix.start(model, trigger, fit.epochs, plan.multiplier)
+                    or {}
+                )
         return go_on(
             model,
             plan,
@@ -742,7 +749,8 @@ class ForkedTuner(keras_tuner.Tuner):
         The library's default plan; Adam alone and SGD alone, each with a
         cosine schedule over the whole budget; all with the best trial's other
         hyperparameters. SGD's learning rate is 0.05 with the optimizer's
-        momentum, as often written, not tuned. Arguments as for `search`.
+        momentum, as often written, not tuned, and outside the momentum (Keras'
+        SGD has its schedule inside). Arguments as for `search`.
         """
         fit = self._checked_fit(fit_args, fit_kwargs)
         search = searches.load(self.folder)
@@ -840,6 +848,14 @@ class ForkedTuner(keras_tuner.Tuner):
             versions=versions(),
         )
 
+    def load_model(self, trial: Any) -> Any:
+        """Loads a trial's model; its optimizer's state is not kept."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="Skipping variable loading for optimizer"
+            )
+            return super().load_model(trial)
+
     def on_search_end(self) -> None:
         """Removes the snapshots; with workers, whoever started them does."""
         if not self._is_worker():
@@ -847,6 +863,23 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _remove_snapshots(self) -> None:
         shutil.rmtree(self.folder / "prefixes", ignore_errors=True)
+
+
+def _reconnect_quickly(client: Any) -> None:
+    """Lets a worker find a chief that was started again within seconds.
+
+    gRPC waits longer after each attempt, up to two minutes.
+    """
+    import grpc
+    from keras_tuner.src import protos
+
+    address = ":".join(
+        os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT")
+    )
+    channel = grpc.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 2000)]
+    )
+    client.stub = protos.get_service_grpc().OracleStub(channel)
 
 
 def _is_open(parameter: Any) -> bool:
