@@ -57,10 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         "--epochs", type=int, default=20, help="budget of a trial"
     )
     tune.add_argument(
-        "--tuner",
-        default="grid",
-        help="grid (ten switch points), or random, bayesian, hyperband (when, "
-        "how, how fast and how it ends)",
+        "--space",
+        default="when",
+        help="when (ten switch points), rate (five, and the factor on the "
+        "SGD learning rate) or all (when, how, how fast, how it ends)",
+    )
+    tune.add_argument(
+        "--tuner", default="grid", help="grid, random, bayesian or hyperband"
     )
     tune.add_argument(
         "--max-trials",
@@ -225,6 +228,7 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         epochs=options.epochs,
         batch_size=options.batch_size,
         seeds=options.seeds,
+        space=options.space,
         oracle=options.tuner,
         max_trials=options.max_trials,
         prune=options.prune,

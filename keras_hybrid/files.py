@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -11,17 +12,31 @@ from pathlib import Path
 from typing import Any
 
 
+class DiskFull(ValueError):
+    """A file did not fit; what was written before is there."""
+
+
 @contextlib.contextmanager
 def atomically(path: Path) -> Iterator[Path]:
     """Yields a path to write to, and renames it to `path` at the end.
 
     A kill or an error leaves the old file or none; the folder is made.
+
+    Raises:
+        DiskFull: If there is no room.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         yield partial
         partial.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise DiskFull(
+            f"There is no room for {path} ({error}): free some. What is "
+            "finished is kept; the same command goes on."
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -9,7 +9,6 @@ share a folder without locks: two that train the same epoch write the same.
 
 from __future__ import annotations
 
-import errno
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +26,6 @@ from keras_hybrid.triggers import EpochTrigger, Signals, StepTrigger
 Tensor = Any
 
 _ALWAYS = ("learning_rate", "correction_1", "correction_2")
-
-
-class SnapshotsDoNotFit(ValueError):
-    """The disk is full."""
 
 
 @checks.registered
@@ -139,30 +134,19 @@ class Prefix:
         """Keeps the state after the epochs of `history`, if it is new.
 
         Raises:
-            SnapshotsDoNotFit: If the disk is full.
+            files.DiskFull: If there is no room.
         """
         epoch = len(history.get("loss", []))
         optimizer = hybrid_optimizer(model)
-        try:
-            recorder = optimizer.trigger
-            if isinstance(recorder, Recorder) and epoch > 0:
-                self._save_signals(epoch, recorder, optimizer)
-            if not self._path(epoch).exists():
-                plain = {name: list(values) for name, values in history.items()}
-                _scale_rates(plain, 1 / optimizer.scale_multiplier)
-                snapshot.save(
-                    self._path(epoch), model, plain, _own_state(optimizer)
-                )
-                self._thin_out()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
-            raise SnapshotsDoNotFit(
-                f"There is no room for the snapshots in {self.folder} "
-                f"({self.size()} bytes so far): free some, or give a smaller "
-                "`snapshot_limit`. Finished trials are kept; the same command "
-                "goes on."
-            ) from error
+        recorder = optimizer.trigger
+        if isinstance(recorder, Recorder) and epoch > 0:
+            self._save_signals(epoch, recorder, optimizer)
+        if self._path(epoch).exists():
+            return
+        plain = {name: list(values) for name, values in history.items()}
+        _scale_rates(plain, 1 / optimizer.scale_multiplier)
+        snapshot.save(self._path(epoch), model, plain, _own_state(optimizer))
+        self._thin_out()
 
     def _save_signals(
         self, epoch: int, recorder: Recorder, optimizer: Any

@@ -133,6 +133,7 @@ class Search:
             if trial.status == "finished"
             and len(trial.runs) == self.settings["seeds"]
             and trial.epochs == self.settings["epochs"]
+            and math.isfinite(trial.mean(self.objective))
         ]
         return sorted(found, key=lambda t: -self.sign * t.mean(self.objective))
 

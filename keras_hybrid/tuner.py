@@ -31,7 +31,7 @@ from keras_tuner.errors import FatalValueError
 from keras_hybrid import checks, files, recipes, searches
 from keras_hybrid.callbacks import hybrid_optimizer
 from keras_hybrid.optimizer import _SCALE_NEEDS
-from keras_hybrid.prefix import Prefix, SnapshotsDoNotFit
+from keras_hybrid.prefix import Prefix
 from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan, Recipe
 from keras_hybrid.searches import FORMAT, REFERENCES, Trained
 from keras_hybrid.trials import (
@@ -70,7 +70,7 @@ DEFAULT_SPACE: dict[str, Any] = {
     "final": 0.0,
     "scope": "model",
 }
-# When alone: ten switch points, the library's default among them.
+# When alone: ten switch points, the library's default first.
 SWITCH_POINTS: dict[str, Any] = {
     "when": "fraction",
     "fraction": [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1, 1.0],
@@ -79,6 +79,16 @@ SWITCH_POINTS: dict[str, Any] = {
     "scale": "projection",
     "multiplier": 1.0,
     "cooldown": "cosine",
+}
+SPACES: dict[str, dict[str, Any]] = {
+    "when": SWITCH_POINTS,
+    # And how fast: trials with different factors share the prefix.
+    "rate": {
+        **SWITCH_POINTS,
+        "fraction": [0.5, 0.7, 0.3, 0.9, 0.1],
+        "multiplier": [1.0, 2.0, 4.0],
+    },
+    "all": DEFAULT_SPACE,
 }
 # What a search is compared with, beside each other on the same seeds. SGD's
 # learning rate is as often written, and not tuned.
@@ -103,7 +113,9 @@ class HybridHyperModel(keras_tuner.HyperModel):
             returns a model compiled with a HybridOptimizer. The model's
             optimizer keeps its learning rate, decay and so on; its trigger,
             transition, cool-down, scale and scopes are set by the search.
-        space: None (default: `DEFAULT_SPACE`) or a mapping from fields of
+        space: None (default: `DEFAULT_SPACE`), the name of one in `SPACES`
+            (`"when"`: ten switch points; `"rate"`: five, and the factor on
+            rho; `"all"`: the default), or a mapping from fields of
             `recipes.Plan` to what to search: a list of values to choose from,
             a pair (low, high) of floats to search logarithmically, or one
             value. Fields left out are as in `DEFAULT_SPACE`.
@@ -117,7 +129,7 @@ class HybridHyperModel(keras_tuner.HyperModel):
     def __init__(
         self,
         hypermodel: Any,
-        space: Mapping[str, Any] | None = None,
+        space: Mapping[str, Any] | str | None = None,
         seeds: int = 1,
     ) -> None:
         super().__init__()
@@ -129,6 +141,8 @@ class HybridHyperModel(keras_tuner.HyperModel):
                 f"of `hp`. Received: hypermodel={hypermodel!r}"
             )
         self.inner = hypermodel
+        if isinstance(space, str):
+            space = SPACES[checks.choice("space", space, SPACES)]
         self.space = _checked_space({} if space is None else space)
         self.seeds = checks.integer("seeds", seeds, low=1)
 
@@ -210,12 +224,11 @@ class HybridHyperModel(keras_tuner.HyperModel):
         for seed in range(self.seeds):
             # The tuner's callbacks keep the weights of the first seed.
             one = fit if seed == 0 else fit.without_callbacks()
-            fresh = self.build_seeded(hp, seed)
-            if seed == 0:
+            if seed > 0:
+                model = self.build_seeded(hp, seed)
+            elif "tuner/trial_id" in hp.values:
                 # Hyperband has loaded another trial's weights into it.
-                copy_values(fresh, model, one, seed)
-            else:
-                model = fresh
+                copy_values(self.build_seeded(hp, 0), model, one, 0)
             runs.append(
                 train_whole(
                     model, self.plan(hp), one, seed, self.recorded_signals
@@ -373,9 +386,9 @@ class ForkedTuner(keras_tuner.Tuner):
             trials of other oracles.
         max_epochs: The largest budget, for `"hyperband"` only.
         prune: Boolean, default False: stop hopeless trials by the median rule.
-            A trial's first seed stops from half-way between its switch and the
-            end on, if its objective is worse than the median of the finished
-            trials of that seed, each half-way (and so on) between its own
+            From a third of the way between its switch and the end on, a
+            trial's first seed stops if its objective is worse than the median
+            of that seed's finished trials, each as far between its own
             switch and the end. Stopped trials cannot win.
         directory: Folder of the search, default `"search"`.
         project_name: Folder in it, default `"hybrid"`.
@@ -413,6 +426,11 @@ class ForkedTuner(keras_tuner.Tuner):
             hypermodel = HybridHyperModel(hypermodel)
         if max_trials is not None:
             checks.integer("max_trials", max_trials, low=1)
+        if not isinstance(objective, (str, keras_tuner.Objective)):
+            raise TypeError(
+                "`objective` must be the name of a metric or a "
+                f"keras_tuner.Objective. Received: objective={objective!r}"
+            )
         self.prune = checks.boolean("prune", prune)
         self.snapshot_limit = checks.integer(
             "snapshot_limit", snapshot_limit, low=1
@@ -445,6 +463,8 @@ class ForkedTuner(keras_tuner.Tuner):
             )
         if hasattr(self.oracle, "verbose"):
             self.oracle.verbose = 0
+        # The model at work, and what other trials may use it for.
+        self._model: Any = None
         self._cached: tuple[str, Any] | None = None
         self._finished = 0
 
@@ -525,6 +545,9 @@ class ForkedTuner(keras_tuner.Tuner):
                 )
         else:
             files.write_json(self._search_path, {"format": FORMAT, **content})
+        self._count()
+
+    def _count(self) -> None:
         found = searches.load(self.folder)
         trials = [*found.trials, *found.references.values()]
         self._finished = sum(len(trial.runs) for trial in trials)
@@ -544,7 +567,7 @@ class ForkedTuner(keras_tuner.Tuner):
         runs = self._run_seeds(hp, plan, fit, folder, str(trial.trial_id))
         metrics = mean_metrics(runs)
         if runs[-1].status == "stopped":
-            # Of one seed and half-way: not to outdo those that finished.
+            # Of one seed and unfinished: not to outdo those that finished.
             metrics = self._capped(metrics)
         return metrics
 
@@ -596,20 +619,25 @@ class ForkedTuner(keras_tuner.Tuner):
         if path.exists():
             run = searches.read_run(path)[-1]
         else:
-            started = time.perf_counter()
             try:
+                started = time.perf_counter()
                 run = self._forked(hp, plan, fit, seed, told)
-            except SnapshotsDoNotFit as error:
-                raise FatalValueError(str(error)) from error
-            run = run._replace(seconds=time.perf_counter() - started)
-            if seed == 0 and folder.name.startswith("trial_"):
-                self._keep_weights(folder)
-            searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+                run = run._replace(seconds=time.perf_counter() - started)
+                if seed == 0 and folder.name.startswith("trial_"):
+                    self._keep_weights(folder)
+                searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+            except files.DiskFull as error:
+                raise FatalValueError(
+                    f"{error} A smaller `snapshot_limit` takes less room; the "
+                    f"snapshots are in {self.folder / 'prefixes'}."
+                ) from error
             self._finished += 1
         told(len(run.history["loss"]), run)
         return run
 
     def _total(self) -> int | None:
+        if self._is_worker():
+            return None
         trials = self.oracle.max_trials
         space = self.oracle.get_space().space
         if self._kind == "grid" and len(space) == 1:
@@ -618,10 +646,7 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _keep_weights(self, folder: Path) -> None:
         """Keeps the last weights for `get_best_models`."""
-        assert_cached = self._cached
-        if assert_cached is None:
-            return
-        model = assert_cached[1]
+        model = self._model
         model.save_weights(folder / "checkpoint.weights.h5")
         files.write_json(
             folder / "build_config.json", model.get_build_config() or {}
@@ -682,6 +707,7 @@ class ForkedTuner(keras_tuner.Tuner):
             model = self.hypermodel.build_seeded(hp, seed)
             set_plan(model, plan, steps, fit, self.hypermodel.recorded_signals)
             prepare(model, fit)
+            self._model = model
             history = {}
             if shares:
                 self._cached = key, model
@@ -736,7 +762,7 @@ class ForkedTuner(keras_tuner.Tuner):
             if len(finished) < 2 or switch < 0 or epoch == fit.epochs:
                 return False
             progress = progress_of(epoch, switch / steps)
-            if progress < 0.5:
+            if progress < 1 / 3:
                 return False
             median = np.median([value_at(progress, *run) for run in finished])
             return bool(sign * (history[objective.name][-1] - median) < 0)
@@ -777,6 +803,7 @@ class ForkedTuner(keras_tuner.Tuner):
                         ],
                         dirs_exist_ok=True,
                     )
+            self._count()
             self._run_seeds(hp, plans[name], fit, folder, name)
         self._remove_snapshots()
 

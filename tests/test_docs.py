@@ -58,7 +58,9 @@ def test_readme_python_blocks(tmp_path, monkeypatch, capsys):
 
 
 def test_readme_commands_exist():
-    commands = re.findall(r"keras-hybrid (?:compare|report)[^`\n&]*", README)
+    commands = re.findall(
+        r"keras-hybrid +(?:compare|tune|report)[^`\n&]*", README
+    )
     assert commands
     parser = cli._parser()
     known = {

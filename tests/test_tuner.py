@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_hybrid import HybridOptimizer, SwitchCallback, searches, snapshot
+from keras_hybrid import HybridOptimizer, SwitchCallback, searches
 from keras_hybrid.prefix import Prefix
 from keras_hybrid.recipes import Plan
 from keras_hybrid.trials import Fit, train_whole
@@ -454,7 +454,7 @@ def test_samples_of_the_default_space_are_plans_that_train():
 # ---- Pruning ----------------------------------------------------------------
 
 
-def test_the_median_rule_stops_the_first_seed_half_way(tmp_path):
+def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
     def pipeline(seed, first_epoch, epochs):
         one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
         return one.repeat(), 6
@@ -470,7 +470,7 @@ def test_the_median_rule_stops_the_first_seed_half_way(tmp_path):
         (run,) = trial.runs
         switch = run.switch_step / run.steps_per_epoch
         epochs = len(run.history["loss"])
-        assert (epochs - switch) / (10 - switch) >= 0.5
+        assert (epochs - switch) / (10 - switch) >= 1 / 3
         assert epochs < 10
         assert trial not in search.complete
         score = tuner.oracle.get_trial(trial.name).score
@@ -624,23 +624,25 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
 
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
-    save = snapshot.save
+    save = np.savez
     room = 9  # Snapshots until the disk is full.
 
-    def filling(path, model, history, without=()):
+    def filling(file, **arrays):
         nonlocal room
         room -= 1
         if room < 0:
+            file.write(b"PK")
             raise OSError(errno.ENOSPC, "No space left on device")
-        save(path, model, history, without)
+        save(file, **arrays)
 
-    monkeypatch.setattr(snapshot, "save", filling)
+    monkeypatch.setattr(np, "savez", filling)
     tuner = tuner_in(tmp_path, seeds=2)
-    with pytest.raises(ValueError, match="no room for the snapshots"):
+    with pytest.raises(ValueError, match="There is no room for .*epoch-"):
         tuner.search(**DATA, epochs=8)
     kept = searches.load(tuner.folder)
     assert sum(len(t.runs) for t in kept.trials) == 1
-    monkeypatch.setattr(snapshot, "save", save)
+    assert not list(tmp_path.rglob("*.partial"))
+    monkeypatch.setattr(np, "savez", save)
     again = tuner_in(tmp_path, seeds=2)
     again.search(**DATA, epochs=8)
     found = searches.load(again.folder)
@@ -720,6 +722,9 @@ def test_damaged_records_are_named(tmp_path, change):
         ),
         ({"oracle": "magic"}, ValueError, "`oracle` must be one of"),
         ({"oracle": "hyperband"}, ValueError, "`max_epochs` must be given"),
+        ({"objective": ["val_loss"]}, TypeError, "`objective` must be"),
+        ({"objective": "taste"}, ValueError, "taste"),
+        ({"space": "outer"}, ValueError, "`space` must be one of 'when'"),
         ({"max_trials": 0}, ValueError, "`max_trials` must be"),
         ({"prune": 1}, TypeError, "`prune` must be True or False"),
         ({"snapshot_limit": 0}, ValueError, "`snapshot_limit` must be"),

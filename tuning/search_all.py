@@ -18,16 +18,19 @@ ROOT = Path(__file__).resolve().parent.parent
 # One good-fit, under-fit and over-fit cell a data set: a net of the right
 # size, one that is too small, and one too large for so few images.
 CELLS = [
-    Cell("mnist-5k", "cnn"),
-    Cell("mnist", "mlp", train_size=2000),
-    Cell("fashion_mnist", "mlp", train_size=2000),
-    Cell("mnist", "mlp_small", epochs=10, batch_size=128),
-    Cell("fashion_mnist", "mlp_small", epochs=10, batch_size=128),
-    Cell("cifar10", "cnn", train_size=5000),
-    Cell("mnist", "cnn", epochs=10, batch_size=128),
-    Cell("fashion_mnist", "cnn", epochs=10, batch_size=128),
-    Cell("cifar10", "cnn", epochs=10, batch_size=128),
-    Cell("cifar10", "mlp_small", epochs=10, batch_size=128),
+    cell._replace(space="rate")
+    for cell in (
+        Cell("mnist-5k", "cnn"),
+        Cell("mnist-5k", "mlp_small"),
+        Cell("mnist", "mlp", train_size=2000),
+        Cell("fashion_mnist", "mlp", train_size=2000),
+        Cell("mnist", "mlp_small", epochs=10, batch_size=128),
+        Cell("fashion_mnist", "mlp_small", epochs=10, batch_size=128),
+        Cell("cifar10", "cnn", train_size=5000),
+        Cell("mnist", "cnn", epochs=10, batch_size=128),
+        Cell("fashion_mnist", "cnn", epochs=10, batch_size=128),
+        Cell("cifar10", "cnn", epochs=10, batch_size=128),
+    )
 ]
 
 

@@ -150,7 +150,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         texts = [str(row.cell), *(column.text(row) for column in COLUMNS)]
-        lines.append([_markdown(text) for text in texts])
+        lines.append([escaped_markdown(text) for text in texts])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
@@ -201,7 +201,7 @@ def write_markdown(
     parts = ["# Study of optimizers\n"]
     for of_cell in _by_cell(rows).values():
         finding = _finding(of_cell)
-        parts.append(f"**{_markdown(finding.title)}**\n")
+        parts.append(f"**{escaped_markdown(finding.title)}**\n")
         lines = [finding.best, finding.references] + [
             f"{label}: "
             + "; ".join(
@@ -480,7 +480,7 @@ def _verdicts(row: Row) -> list[Verdict]:
             words = f"{direction} than"
         numbers = f"{_difference_text(difference)} points"
         if math.isfinite(difference.p_holm):
-            p = _p_text(difference)
+            p = p_text(difference)
             numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
         if direction == "unclear" and (low > 0 or high < 0):
             numbers += ", the interval excludes 0 but p is not below 0.05"
@@ -523,7 +523,7 @@ def _difference_text(difference: Difference | None) -> str:
     return f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]"
 
 
-def _p_text(difference: Difference | None) -> str:
+def p_text(difference: Difference | None) -> str:
     if difference is None or math.isnan(difference.p_holm):
         return MISSING
     if difference.p_holm < 0.001:
@@ -574,12 +574,12 @@ COLUMNS = (
         lambda row: _difference_text(row.against_control),
         in_terminal=True,
     ),
-    Column("p", lambda row: _p_text(row.against_control)),
+    Column("p", lambda row: p_text(row.against_control)),
     Column(
         "Minus best baseline",
         lambda row: _difference_text(row.against_baseline),
     ),
-    Column("p", lambda row: _p_text(row.against_baseline)),
+    Column("p", lambda row: p_text(row.against_baseline)),
     Column("Test loss", lambda row: _interval_text(row.test_loss, 4)),
     Column("Epochs to target", _epochs_to_target, in_terminal=True),
     Column(
@@ -608,10 +608,10 @@ COLUMNS = (
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "".join(f"- {_markdown(line)}\n" for line in lines)
+    return "".join(f"- {escaped_markdown(line)}\n" for line in lines)
 
 
-def _markdown(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """One line in which nothing of a name is taken for markup."""
     return re.sub(r"([\\`*\[\]|<>&])", r"\\\1", " ".join(text.split()))
 

@@ -14,7 +14,7 @@ from keras_hybrid.recipes import Recipe
 from keras_hybrid.study import architectures, datasets
 from keras_hybrid.tuner import (
     ORACLES,
-    SWITCH_POINTS,
+    SPACES,
     ForkedTuner,
     HybridHyperModel,
     Progress,
@@ -31,8 +31,8 @@ class Cell(NamedTuple):
         epochs: Budget of a trial.
         batch_size: Images an update.
         seeds: Trainings a trial.
-        oracle: One of `tuner.ORACLES`; `"grid"` searches the switch point
-            alone, the others the whole default space.
+        space: One of `tuner.SPACES`.
+        oracle: One of `tuner.ORACLES`.
         max_trials: None: all of the grid, else 10.
         prune: Whether hopeless trials are stopped.
     """
@@ -43,6 +43,7 @@ class Cell(NamedTuple):
     epochs: int = 20
     batch_size: int = 64
     seeds: int = 3
+    space: str = "when"
     oracle: str = "grid"
     max_trials: int | None = None
     prune: bool = False
@@ -59,6 +60,7 @@ class Cell(NamedTuple):
         checks.choice(
             "architecture", self.architecture, architectures.ARCHITECTURES
         )
+        checks.choice("space", self.space, SPACES)
         checks.choice("tuner", self.oracle, ORACLES)
         checks.integer("epochs", self.epochs, low=2)
         checks.integer("batch_size", self.batch_size, low=1)
@@ -109,9 +111,8 @@ def prepare(
             data, cell.batch_size, seed, first_epoch, epochs
         )
 
-    space = SWITCH_POINTS if cell.oracle == "grid" else None
     tuner = ForkedTuner(
-        HybridHyperModel(build, space, cell.seeds),
+        HybridHyperModel(build, cell.space, cell.seeds),
         oracle=cell.oracle,
         max_trials=cell.max_trials,
         max_epochs=cell.epochs,

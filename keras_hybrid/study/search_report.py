@@ -296,11 +296,11 @@ def markdown_table(search: Search) -> str:
         [column.header for column in columns],
         ["---"] * len(columns),
     ] + [
-        [report._markdown(column.text(entry)) for column in columns]
+        [report.escaped_markdown(column.text(entry)) for column in columns]
         for entry in (*summary.entries, *summary.references.values())
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    shared, cost = map(report._markdown, (summary.shared, summary.cost))
+    shared, cost = map(report.escaped_markdown, (summary.shared, summary.cost))
     return f"{shared}\n\n{table}\n\n{cost}"
 
 
@@ -578,7 +578,7 @@ def _verdict(
     if unit.factor == 100:
         numbers += " points"
     if math.isfinite(difference.p_holm):
-        p = report._p_text(difference)
+        p = report.p_text(difference)
         numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
     if best.trial.plan == reference.trial.plan and best.scores == (
         reference.scores
