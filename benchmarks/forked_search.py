@@ -89,7 +89,6 @@ def main() -> None:
     """Runs the three searches of each cell and prints the ratios."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--cells", nargs="+", choices=CELLS, default=CELLS)
-    record: dict = {"versions": versions(), "cells": {}}
     for name in parser.parse_args().cells:
         cell = CELLS[name]
         with tempfile.TemporaryDirectory() as folder:
@@ -116,7 +115,10 @@ def main() -> None:
                 f"{result['identical_scores']}, best at {result['winner']}",
                 flush=True,
             )
-        record["cells"][name] = results
+        # Cells that are not run again keep their figures.
+        record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+        record["versions"] = versions()
+        record.setdefault("cells", {})[name] = results
         RESULT.write_text(json.dumps(record, indent=1) + "\n")
 
 

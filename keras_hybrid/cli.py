@@ -247,7 +247,8 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             bar.update(
                 task,
                 description=f"trial {progress.trial}, seed {progress.seed}, "
-                f"epoch {progress.epoch}/{progress.epochs}",
+                f"epoch {progress.epoch}/{progress.epochs}, snapshots "
+                f"{progress.snapshot_bytes / 1e6:.0f} MB",
                 completed=progress.finished,
                 total=None
                 if progress.total is None

@@ -9,6 +9,7 @@ share a folder without locks: two that train the same epoch write the same.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -163,19 +164,9 @@ class Prefix:
         with files.atomically(path) as partial, partial.open("wb") as file:
             np.savez(file, **arrays)
 
-    def size(self) -> int:
-        """Returns the bytes that the snapshots take."""
-        total = 0
-        for path in self.folder.glob("*.npz"):
-            try:
-                total += path.stat().st_size
-            except FileNotFoundError:  # Another worker has thinned out.
-                continue
-        return total
-
     def _thin_out(self) -> None:
         kept = self.epochs()
-        while self.size() > self.limit and len(kept) > 2:
+        while size_of(self.folder) > self.limit and len(kept) > 2:
             # The start stays, and the last; of the others every second goes.
             for epoch in kept[1:-1:2]:
                 self._path(epoch).unlink(missing_ok=True)
@@ -297,6 +288,16 @@ class Prefix:
                     return epoch - 1, states
             states.append([s.numpy() for s in state])
         return last, states
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes that the snapshots in a folder take."""
+    total = 0
+    for path in folder.rglob("*.npz"):
+        # Another worker may thin out at the same time.
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size
+    return total
 
 
 def _own_state(optimizer: Any) -> list[Any]:

@@ -32,9 +32,6 @@ def mean_metrics(runs: Sequence[Trained]) -> dict[str, float]:
     }
 
 
-# ---- One training -----------------------------------------------------------
-
-
 @dataclasses.dataclass(frozen=True)
 class Fit:
     """The arguments of `search` or `fit`, understood."""
@@ -218,7 +215,8 @@ class Watch(SwitchCallback):
         super()._log(optimizer, logs)
         for name, value in logs.items():
             self.past.setdefault(name, []).append(float(value))
-        if not math.isfinite(logs["loss"]):
+        losses = [logs[n] for n in ("loss", "val_loss") if n in logs]
+        if not all(map(math.isfinite, losses)):
             self.status = "diverged"
             self.model.stop_training = True
             return

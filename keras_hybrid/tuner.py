@@ -30,8 +30,7 @@ from keras_tuner.errors import FatalValueError
 
 from keras_hybrid import checks, files, recipes, searches
 from keras_hybrid.callbacks import hybrid_optimizer
-from keras_hybrid.optimizer import _SCALE_NEEDS
-from keras_hybrid.prefix import Prefix
+from keras_hybrid.prefix import Prefix, size_of
 from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan, Recipe
 from keras_hybrid.searches import FORMAT, REFERENCES, Trained
 from keras_hybrid.trials import (
@@ -43,6 +42,7 @@ from keras_hybrid.trials import (
     set_plan,
     train_whole,
 )
+from keras_hybrid.triggers import ProjectionConverged
 from keras_hybrid.versions import versions
 
 PREFIX = "hybrid/"
@@ -179,7 +179,7 @@ class HybridHyperModel(keras_tuner.HyperModel):
         """What the step triggers of the space read, sorted."""
         if "projection" not in _values_of(self.space["when"]):
             return []
-        return sorted(_SCALE_NEEDS["projection"])
+        return sorted(ProjectionConverged.needs)
 
     def build(self, hp: Any) -> Any:
         """Builds the user's model, its weights those of seed 0."""
@@ -306,6 +306,7 @@ class Progress(NamedTuple):
         finished: Trainings of the search that are finished.
         total: All trainings of the search, None if not known.
         run: The record, when the training is finished; else None.
+        snapshot_bytes: What the snapshots of the search take on the disk.
     """
 
     trial: str
@@ -316,6 +317,7 @@ class Progress(NamedTuple):
     finished: int
     total: int | None
     run: Trained | None
+    snapshot_bytes: int
 
 
 class _ResumableGrid(keras_tuner.oracles.GridSearchOracle):
@@ -442,7 +444,7 @@ class ForkedTuner(keras_tuner.Tuner):
         if isinstance(oracle, str):
             oracle = _oracle(oracle, objective, max_trials, max_epochs)
         self.folder = Path(directory) / project_name
-        self._refuse_foreign(overwrite)
+        self._look_into_folder(overwrite)
         # KerasTuner prints which file it reads.
         with contextlib.redirect_stdout(io.StringIO()):
             super().__init__(
@@ -468,13 +470,20 @@ class ForkedTuner(keras_tuner.Tuner):
         self._cached: tuple[str, Any] | None = None
         self._finished = 0
 
-    def _refuse_foreign(self, overwrite: bool) -> None:
-        there = (self.folder / "oracle.json").exists()
-        if there and not overwrite and not self._search_path.exists():
+    def _look_into_folder(self, overwrite: bool) -> None:
+        if overwrite or not (self.folder / "oracle.json").exists():
+            return
+        if not self._search_path.exists():
             raise ValueError(
                 f"`directory` holds another search, not made by ForkedTuner: "
                 f"give another, or overwrite=True. Received: {self.folder}"
             )
+        # KerasTuner goes on only where this tuner's own file is: not after a
+        # kill in the first trial, nor after other tuners' trials.
+        name = os.environ.get("KERASTUNER_TUNER_ID", "tuner0")
+        own = self.folder / f"{name}.json"
+        if not own.exists():
+            files.write_json(own, {})
 
     @property
     def _search_path(self) -> Path:
@@ -613,6 +622,7 @@ class ForkedTuner(keras_tuner.Tuner):
                     self._finished,
                     self._total(),
                     run,
+                    size_of(self.folder / "prefixes"),
                 )
             )
 
@@ -682,6 +692,11 @@ class ForkedTuner(keras_tuner.Tuner):
         told: Callable[[int], None],
     ) -> Trained:
         """Trains from the last snapshot that the switch allows."""
+        # The first seed's training is the one that callbacks watch.
+        watching = list(fit.callbacks) if seed == 0 else []
+        fit = dataclasses.replace(
+            fit, callbacks=tuple(self._deepcopy_callbacks(watching))
+        )
         _, steps = fit.pipeline(seed, 0)
         shares = plan.when != "start"
         prefix = self._prefix(hp, plan, seed, fit)
@@ -719,7 +734,7 @@ class ForkedTuner(keras_tuner.Tuner):
         return go_on(
             model,
             plan,
-            fit if seed == 0 else fit.without_callbacks(),
+            fit,
             seed,
             history,
             steps,

@@ -3,6 +3,7 @@
 import configparser
 import doctest
 import importlib
+import json
 import pkgutil
 import re
 import runpy
@@ -91,6 +92,23 @@ def test_extras_are_what_the_issue_of_set_up_promises():
     setup.read(ROOT / "setup.cfg")
     extras = setup["options.extras_require"]
     assert {"tuner", "study", "test", "dev", "all"} <= set(extras)
+
+
+def test_readme_has_the_table_of_the_recipes():
+    table = runpy.run_path(str(ROOT / "tuning" / "table.py"))["table"]()
+    assert table in README
+
+
+def test_readme_has_the_figures_of_the_forked_search():
+    path = ROOT / "benchmarks" / "forked_search.json"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    for name, results in cells.items():
+        for kind, result in results.items():
+            epochs = f"{result['epochs']} ({result['epochs_ratio']:.0%})"
+            seconds = f"{result['seconds']:.0f} ({result['seconds_ratio']:.0%})"
+            cells_of_row = (name, kind, epochs, seconds, result["winner"])
+            assert f"| {' | '.join(cells_of_row)} |" in README
+        assert all(result["identical_scores"] for result in results.values())
 
 
 @pytest.mark.slow

@@ -16,7 +16,6 @@ import pytest
 import tensorflow as tf
 
 from keras_hybrid import HybridOptimizer, SwitchCallback, searches
-from keras_hybrid.prefix import Prefix
 from keras_hybrid.recipes import Plan
 from keras_hybrid.trials import Fit, train_whole
 from keras_hybrid.tuner import (
@@ -255,10 +254,7 @@ def test_thinned_out_snapshots_change_nothing_but_the_epochs(tmp_path):
             tmp_path, project_name=f"{limit}", snapshot_limit=limit
         )
         sizes = []
-        tuner.report = lambda progress, t=tuner, s=sizes: s.extend(
-            Prefix(folder, 0).size()
-            for folder in (t.folder / "prefixes").glob("*")
-        )
+        tuner.report = lambda p, sizes=sizes: sizes.append(p.snapshot_bytes)
         tuner.search(**DATA, epochs=8)
         search = searches.load(tuner.folder)
         scores.append([t.mean("val_loss") for t in search.trials])
@@ -493,7 +489,7 @@ def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
         "fraction": 0.5,
         "scale": "number",
         "rho": [1.0, 1e30],
-        "cooldown": "none",
+        "cooldown": ["none"],
     }
 
     def mse(hp):
@@ -567,6 +563,41 @@ def test_a_search_that_is_finished_is_not_repeated(tmp_path):
     assert len(tuner.oracle.trials) == 3
 
 
+def test_a_search_of_other_processes_goes_on_here(tmp_path):
+    """As after workers on other machines, or a kill in the first trial."""
+    tuner = tuner_in(tmp_path)
+    tuner.search(**DATA, epochs=4)
+    (tuner.folder / "tuner0.json").rename(tuner.folder / "worker0.json")
+    told = []
+    again = tuner_in(tmp_path, report=told.append)
+    again.search(**DATA, epochs=4)
+    assert told == []
+    assert again.recipe() == tuner.recipe()
+
+
+class Noting(keras.callbacks.Callback):
+    """Notes how many trainings one and the same callback has seen."""
+
+    starts = []
+
+    def __init__(self):
+        super().__init__()
+        self.seen = 0
+
+    def on_train_begin(self, logs=None):
+        self.seen += 1
+        Noting.starts.append(self.seen)
+
+
+def test_callbacks_are_copied_and_watch_the_first_seed(tmp_path):
+    Noting.starts = []
+    callbacks = [Noting()]
+    tuner = tuner_in(tmp_path, seeds=2)
+    tuner.search(**DATA, epochs=4, callbacks=callbacks)
+    assert Noting.starts == [1, 1, 1]
+    assert callbacks[0].seen == 0
+
+
 def test_progress_is_told(tmp_path):
     told = []
     tuner_in(tmp_path, seeds=2, report=told.append).search(**DATA, epochs=4)
@@ -600,7 +631,11 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
             tests=os.path.dirname(__file__), folder=str(tmp_path / "killed")
         )
     )
-    for kill_at, code in ((21, -signal.SIGKILL), (-1, 0)):
+    for kill_at, code in (
+        (3, -signal.SIGKILL),
+        (18, -signal.SIGKILL),
+        (-1, 0),
+    ):
         process = subprocess.run(
             [sys.executable, str(script), str(kill_at)],
             timeout=180,
@@ -610,7 +645,9 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
         assert process.returncode == code, process.stderr.decode()[-2000:]
         if code:
             partly = searches.load(tmp_path / "killed" / "hybrid")
-            assert 0 < sum(len(t.runs) for t in partly.trials) < 6
+            finished = sum(len(t.runs) for t in partly.trials)
+            assert finished < 6
+            assert (finished > 0) == (kill_at > 3)
     tuner = tuner_in(tmp_path / "whole", seeds=2)
     tuner.search(**DATA, epochs=8)
 
