@@ -511,6 +511,8 @@ class ForkedTuner(keras_tuner.Tuner):
                 "order of examples must be a function of the seed and the "
                 f"epoch. Received: x of type {type(fit.x).__name__}"
             )
+        # What is wrong with the data is said now, not in the first trial.
+        fit.pipeline(0, 0)
         name = getattr(self.oracle.objective, "name", "")
         if name.startswith("val_") and fit.rest.get("validation_data") is None:
             raise ValueError(
