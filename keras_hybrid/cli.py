@@ -280,6 +280,10 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         recipe = search.finish(cell, prepared)
     _report_search(folder)
     console = Console()
+    found = searches.load(folder).found
+    if found.name in searches.REFERENCES:
+        label = searches.REFERENCES[found.name]
+        console.print(f"No trial did better than: {label}. The recipe is that.")
     console.print(f"Found: {recipe.plan}", soft_wrap=True)
     console.print(f"Recipe: {folder / 'recipe.json'}", soft_wrap=True)
 

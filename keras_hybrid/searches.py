@@ -153,6 +153,22 @@ class Search:
         return self.complete[0]
 
     @property
+    def found(self) -> Trial:
+        """What the recipe is made of: the best trial, or a better reference.
+
+        Raises:
+            ValueError: If no trial is complete.
+        """
+        found = self.best
+        for trial in self.references.values():
+            comparable = len(trial.runs) == self.settings["seeds"]
+            if comparable and trial.status == "finished":
+                gain = trial.mean(self.objective) - found.mean(self.objective)
+                if self.sign * gain > 0:
+                    found = trial
+        return found
+
+    @property
     def epochs_trained(self) -> int:
         """Epochs that the trials trained."""
         return sum(r.trained_epochs for t in self.trials for r in t.runs)

@@ -835,8 +835,9 @@ class ForkedTuner(keras_tuner.Tuner):
     ) -> Recipe:
         """Returns what the search found: `recipe().save("mine.json")`.
 
-        That is the trial of the full budget whose mean score is best; the
-        first of equals.
+        That is the trial of the full budget whose mean score is best, the
+        first of equals; or a reference that `run_references` has trained and
+        that is better than all of them.
 
         Args:
             name: Name of the recipe.
@@ -847,8 +848,9 @@ class ForkedTuner(keras_tuner.Tuner):
             ValueError: If no trial has finished.
         """
         search = searches.load(self.folder)
-        best = search.best
-        hp = self._hyperparameters(best.name)
+        best = search.found
+        # The references have the hyperparameters of the best trial.
+        hp = self._hyperparameters(search.best.name)
         optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
         objective = search.objective
         return Recipe(

@@ -25,7 +25,8 @@ def test_tune_leaves_a_recipe_a_report_and_the_record(tmp_path, capsys):
     assert len(search.trials) == 10
     assert recipe.dataset == "mnist-5k"
     assert recipe.architecture == "linear"
-    assert recipe.score["mean"] == search.best.mean("val_accuracy")
+    assert recipe.score["mean"] == search.found.mean("val_accuracy")
+    assert recipe.score["mean"] >= search.best.mean("val_accuracy")
     assert set(recipe.search["references"]) == {"default", "adam", "sgd"}
     page = (folder / "search.html").read_text()
     assert "mnist-5k-linear" in page
@@ -71,7 +72,7 @@ def test_the_recipe_gives_the_trial_s_score(tmp_path):
         callbacks=[SwitchCallback.from_recipe(recipe, verbose=0)],
         verbose=0,
     ).history
-    best = searches.load(searched.tuner.folder).best.runs[0].history
+    best = searches.load(searched.tuner.folder).found.runs[0].history
     np.testing.assert_allclose(history["loss"], best["loss"], rtol=1e-4)
     assert history["val_accuracy"][-1] == pytest.approx(
         recipe.score["mean"], abs=0.0021

@@ -114,7 +114,15 @@ SPACES = {
 }
 
 
-@pytest.mark.parametrize("name", SPACES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow)
+        if name in ("blends", "scales")
+        else name
+        for name in SPACES
+    ],
+)
 def test_forked_equals_unshared(name, tmp_path, monkeypatch):
     """Bit for bit: weights, state, history and the step of the switch."""
     data = {**DATA, "epochs": 24 if name == "projection" else 8}
@@ -535,7 +543,12 @@ def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
         rtol=1e-5,
     )
     assert sgd.switch_step == 0
+    means = {t.plan: t.mean("val_loss") for t in search.trials}
+    means |= {t.plan: t.mean("val_loss") for t in search.references.values()}
     recipe = tuner.recipe("mine", "data", "net")
+    assert recipe.score["mean"] == min(means.values())
+    assert means[recipe.plan] == min(means.values())
+    assert HybridOptimizer.from_recipe(recipe).training_steps == 24
     assert (recipe.name, recipe.dataset, recipe.architecture) == (
         "mine",
         "data",
@@ -543,7 +556,7 @@ def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     )
     assert set(recipe.search["references"]) == {"default", "adam", "sgd"}
     assert recipe.search["epochs_trained"] == search.epochs_trained
-    assert recipe.score["values"] == search.best.scores("val_loss")
+    assert recipe.score["values"] == search.found.scores("val_loss")
     assert recipe.budget == {
         "epochs": 4,
         "steps_per_epoch": 6,

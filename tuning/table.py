@@ -42,11 +42,16 @@ def row(recipe: Recipe) -> tuple[str, ...]:
         recipe.search[f"epochs_{name}"] for name in ("trained", "unshared")
     )
     epochs = recipe.budget["epochs"]
+    switch, factor = str(recipe.plan.switch_epoch(epochs)), "-"
+    if recipe.plan.when == "start":
+        switch = "SGD alone" if recipe.plan.end == 1 else "Adam alone"
+    else:
+        factor = f"{recipe.plan.multiplier:g}"
     return (
         f"`{recipe.name}`",
         str(epochs),
-        str(recipe.plan.switch_epoch(epochs)),
-        f"{recipe.plan.multiplier:g}",
+        switch,
+        factor,
         *texts,
         f"{trained} of {whole} ({trained / whole:.0%})",
         f"{recipe.search['seconds'] / 60:.0f}",
