@@ -28,7 +28,9 @@ def build(hp):
         ]
     )
     optimizer = keras_hybrid.HybridOptimizer(1e-3)
-    model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+    model.compile(
+        optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
+    )
     return model
 
 
@@ -47,5 +49,7 @@ optimizer = keras_hybrid.HybridOptimizer.from_recipe(
 )
 callback = keras_hybrid.SwitchCallback.from_recipe(path, epochs=20)
 model = build(None)
-model.compile(optimizer, "sparse_categorical_crossentropy", ["accuracy"])
+model.compile(
+    optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"]
+)
 model.fit(x, y, batch_size=64, epochs=20, callbacks=[callback], verbose=2)

@@ -201,11 +201,12 @@ class Prefix:
                 return self._start(model, trigger, candidates, multiplier or 1)
             except snapshot.DamagedSnapshot as error:
                 path = Path(str(error).partition(".npz")[0] + ".npz")
-                warnings.warn(
-                    f"{error}: removed; its epochs are trained again.",
-                    stacklevel=2,
-                )
-                path.unlink(missing_ok=True)
+                if path.exists():  # Else another worker has thinned it out.
+                    warnings.warn(
+                        f"{error}: removed; its epochs are trained again.",
+                        stacklevel=2,
+                    )
+                    path.unlink(missing_ok=True)
         return None
 
     def _start(

@@ -64,8 +64,9 @@ class Fit:
         for refused, instead in (
             ("validation_split", "give `validation_data`"),
             ("steps_per_epoch", "it follows from the data"),
+            ("validation_freq", "every epoch is validated"),
         ):
-            if rest.pop(refused, None):
+            if rest.pop(refused, None) not in (None, 0, 1):
                 raise FatalValueError(
                     f"`{refused}` is not supported in a search: {instead}. "
                     f"Received: {refused}={kwargs[refused]!r}"
@@ -77,13 +78,14 @@ class Fit:
                 "`epochs` must be given: the budget of a trial. Received: "
                 "epochs=None"
             )
+        size = rest.pop("batch_size", None)
         try:
             return cls(
                 x=rest.pop("x", None),
                 y=rest.pop("y", None),
                 sample_weight=rest.pop("sample_weight", None),
                 batch_size=checks.integer(
-                    "batch_size", rest.pop("batch_size", None) or 32, low=1
+                    "batch_size", 32 if size is None else size, low=1
                 ),
                 epochs=checks.integer("epochs", epochs, low=1),
                 shuffle=checks.boolean("shuffle", rest.pop("shuffle", True)),
@@ -143,7 +145,14 @@ class Fit:
             for part in given
             if part is not None
         ]
-        count = int(tf.nest.flatten(parts)[0].shape[0])
+        lengths = {len(part) if part.ndim else 0 for part in _flat(parts)}
+        if len(lengths) != 1 or lengths == {0}:
+            raise FatalValueError(
+                "`x`, `y` and `sample_weight` must be arrays with one row an "
+                "example, as many in each. Received: "
+                f"{' and '.join(map(str, sorted(lengths)))} rows"
+            )
+        (count,) = lengths
 
         def batch_of(chosen: Any, epoch: Any) -> Any:
             return tuple(
@@ -169,16 +178,34 @@ class Fit:
         return next(iter(pipeline))[0]
 
     def fingerprint(self) -> str:
-        """Returns a text that tells other data or another budget apart."""
+        """Returns a text that tells other data or arguments apart."""
         data: Any = getattr(self.x, "__qualname__", type(self.x).__name__)
         if not callable(self.x) and self.is_replayable:
-            flat = tf.nest.flatten((self.x, self.y, self.sample_weight))
-            data = [
-                [list(np.shape(a)), zlib.crc32(np.ascontiguousarray(a).data)]
-                for a in flat
-                if a is not None
-            ]
-        return json.dumps([data, self.batch_size, self.epochs, self.shuffle])
+            data = _digest((self.x, self.y, self.sample_weight))
+        rest = {k: _digest(v) for k, v in self.rest.items() if k != "verbose"}
+        return json.dumps(
+            [data, self.batch_size, self.shuffle, rest], sort_keys=True
+        )
+
+
+def _flat(parts: Any) -> list[Any]:
+    return list(tf.nest.flatten(parts))
+
+
+def _digest(value: Any) -> Any:
+    """What is left of an argument in a fingerprint: shapes and checksums."""
+    if isinstance(value, (type(None), bool, int, float, str)):
+        return value
+    if isinstance(value, tf.data.Dataset):
+        return [repr(value.element_spec), int(value.cardinality())]
+    if isinstance(value, (list, tuple)):
+        return [_digest(part) for part in value]
+    if isinstance(value, Mapping):
+        return {str(key): _digest(part) for key, part in value.items()}
+    if callable(value):
+        return getattr(value, "__qualname__", type(value).__name__)
+    array = np.ascontiguousarray(value)
+    return [str(array.dtype), list(array.shape), zlib.crc32(array.tobytes())]
 
 
 def _length(x: Any) -> int:
@@ -203,8 +230,10 @@ class Watch(SwitchCallback):
         prefix: Prefix | None,
         stop: Callable[[dict[str, list[float]]], bool],
         told: Callable[[int], None],
+        objective: str | None,
     ) -> None:
         super().__init__(trigger, verbose=0)
+        self.objective = objective
         self.past = history
         self.prefix = prefix
         self.stop = stop
@@ -213,8 +242,15 @@ class Watch(SwitchCallback):
 
     def _log(self, optimizer: Any, logs: Any) -> None:
         super()._log(optimizer, logs)
+        if self.objective is not None and self.objective not in logs:
+            raise FatalValueError(
+                "`objective` must be one of the metrics in the logs: "
+                f"{', '.join(sorted(logs))}. Received: "
+                f"objective={self.objective!r}"
+            )
         for name, value in logs.items():
-            self.past.setdefault(name, []).append(float(value))
+            if np.ndim(value) == 0:
+                self.past.setdefault(name, []).append(float(value))
         losses = [logs[n] for n in ("loss", "val_loss") if n in logs]
         if not all(map(math.isfinite, losses)):
             self.status = "diverged"
@@ -283,11 +319,14 @@ def go_on(
     prefix: Prefix | None = None,
     stop: Callable[[dict[str, list[float]]], bool] = lambda history: False,
     told: Callable[[int], None] = lambda epoch: None,
+    objective: str | None = None,
 ) -> Trained:
     """Trains a model with its state from the end of `history` on."""
     started = time.perf_counter()
     first_epoch = len(history.get("loss", []))
-    watch = Watch(plan.epoch_trigger(fit.epochs), history, prefix, stop, told)
+    watch = Watch(
+        plan.epoch_trigger(fit.epochs), history, prefix, stop, told, objective
+    )
     if first_epoch < fit.epochs:
         pipeline, _ = fit.pipeline(seed, first_epoch)
         model.stop_training = False

@@ -26,7 +26,12 @@ import keras
 import keras_tuner
 import numpy as np
 from keras import ops
-from keras_tuner.errors import FatalValueError
+from keras_tuner.errors import (
+    FailedTrialError,
+    FatalError,
+    FatalRuntimeError,
+    FatalValueError,
+)
 
 from keras_hybrid import checks, files, recipes, searches
 from keras_hybrid.callbacks import hybrid_optimizer
@@ -354,7 +359,17 @@ def _oracle(
                 "`max_epochs` must be given for the oracle 'hyperband'. "
                 "Received: max_epochs=None"
             )
-        return keras_tuner.oracles.HyperbandOracle(max_epochs=epochs, **common)
+        if max_trials is not None:
+            raise ValueError(
+                "`max_trials` has no place with the oracle 'hyperband', whose "
+                f"trials follow from `max_epochs`. Received: {max_trials=}"
+            )
+        hyperband = keras_tuner.oracles.HyperbandOracle(
+            max_epochs=epochs, **common
+        )
+        # In one epoch there is no time for a switch.
+        hyperband.min_epochs = 2
+        return hyperband
     kind = {
         "random": keras_tuner.oracles.RandomSearchOracle,
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
@@ -441,8 +456,14 @@ class ForkedTuner(keras_tuner.Tuner):
         self._kind = (
             oracle if isinstance(oracle, str) else type(oracle).__name__
         )
+        self._max_epochs = max_epochs if oracle == "hyperband" else None
         if isinstance(oracle, str):
             oracle = _oracle(oracle, objective, max_trials, max_epochs)
+        elif max_trials is not None:
+            raise ValueError(
+                "`max_trials` is an argument of the oracle you give. Received: "
+                f"max_trials={max_trials}, oracle={self._kind}"
+            )
         self.folder = Path(directory) / project_name
         self._look_into_folder(overwrite)
         # KerasTuner prints which file it reads.
@@ -463,12 +484,33 @@ class ForkedTuner(keras_tuner.Tuner):
                 "value, and the model has no hyperparameters. Received: "
                 f"space={hypermodel.space!r}"
             )
+        self._check_size(space, max_trials)
         if hasattr(self.oracle, "verbose"):
             self.oracle.verbose = 0
         # The model at work, and what other trials may use it for.
         self._model: Any = None
         self._cached: tuple[str, Any] | None = None
         self._finished = 0
+
+    def _check_size(self, space: Any, max_trials: int | None) -> None:
+        """Refuses a grid without end, and a Hyperband without trials."""
+        sizes = [len(list(getattr(p, "values", range(10)))) for p in space]
+        combinations = math.prod(sizes)
+        if self._kind == "grid" and max_trials is None and combinations > 1000:
+            raise ValueError(
+                f"A grid of up to {combinations} trials: give `max_trials`, a "
+                "smaller `space` (e.g. 'when' or 'rate') or another `oracle`. "
+                "Received: oracle='grid', max_trials=None"
+            )
+        if self._kind != "hyperband" or self._is_worker():
+            return
+        wanted = self.oracle._get_size(self.oracle._get_num_brackets() - 1, 0)
+        if combinations < wanted and all(hasattr(p, "values") for p in space):
+            raise ValueError(
+                f"Hyperband starts with {wanted} different trials, and the "
+                f"space has {combinations}: give a larger `space` or another "
+                "`oracle`. Received: oracle='hyperband'"
+            )
 
     def _look_into_folder(self, overwrite: bool) -> None:
         if overwrite or not (self.folder / "oracle.json").exists():
@@ -511,6 +553,11 @@ class ForkedTuner(keras_tuner.Tuner):
                 "order of examples must be a function of the seed and the "
                 f"epoch. Received: x of type {type(fit.x).__name__}"
             )
+        if self._max_epochs not in (None, fit.epochs):
+            raise ValueError(
+                "`epochs` must be the tuner's `max_epochs`. Received: "
+                f"epochs={fit.epochs}, max_epochs={self._max_epochs}"
+            )
         # What is wrong with the data is said now, not in the first trial.
         fit.pipeline(0, 0)
         name = getattr(self.oracle.objective, "name", "")
@@ -526,7 +573,8 @@ class ForkedTuner(keras_tuner.Tuner):
             raise ValueError(
                 "`epochs` is shorter than the earliest switch: a switch at "
                 f"{earliest:.3g} of {fit.epochs} epochs would be before the "
-                "first epoch ends. Received: epochs="
+                f"first epoch ends; it takes {math.ceil(0.5 / earliest)} "
+                "epochs or a later switch. Received: epochs="
                 f"{fit.epochs}, fraction={self.hypermodel.space['fraction']!r}"
             )
         return fit
@@ -543,7 +591,8 @@ class ForkedTuner(keras_tuner.Tuner):
             "epochs": fit.epochs,
             "batch_size": fit.batch_size,
             "space": json.loads(json.dumps(self.hypermodel.space)),
-            "fingerprint": fit.fingerprint(),
+            "fit": fit.fingerprint(),
+            "model": self._model_fingerprint(),
         }
         if self._search_path.exists():
             there = files.read_json(self._search_path, FORMAT, "search")
@@ -557,6 +606,14 @@ class ForkedTuner(keras_tuner.Tuner):
         else:
             files.write_json(self._search_path, {"format": FORMAT, **content})
         self._count()
+
+    def _model_fingerprint(self) -> str:
+        """Tells another model or optimizer apart."""
+        model = self.hypermodel.build_seeded(self.oracle.get_space(), 0)
+        optimizer = hybrid_optimizer(model)
+        shapes = [list(v.shape) for v in model.trainable_variables]
+        arguments = recipes.serialized_arguments(optimizer, set())
+        return json.dumps([shapes, arguments], sort_keys=True)
 
     def _count(self) -> None:
         found = searches.load(self.folder)
@@ -575,21 +632,41 @@ class ForkedTuner(keras_tuner.Tuner):
             fit = dataclasses.replace(fit, epochs=hp.values["tuner/epochs"])
         folder = Path(self.get_trial_dir(trial.trial_id))
         plan = self.hypermodel.plan(hp)
-        runs = self._run_seeds(hp, plan, fit, folder, str(trial.trial_id))
+        try:
+            runs = self._run_seeds(hp, plan, fit, folder, str(trial.trial_id))
+        except (FatalError, FailedTrialError):
+            raise
+        except Exception as error:
+            if self._finished:
+                raise
+            # What fails in the first training would fail in all.
+            raise FatalRuntimeError(
+                f"The first training of the search failed: {error}"
+            ) from error
         metrics = mean_metrics(runs)
-        if runs[-1].status == "stopped":
-            # Of one seed and unfinished: not to outdo those that finished.
-            metrics = self._capped(metrics)
+        if runs[-1].status != "finished":
+            metrics = self._no_better_than_finished(metrics, fit.epochs)
         return metrics
 
-    def _capped(self, metrics: dict[str, float]) -> dict[str, float]:
+    def _no_better_than_finished(
+        self, metrics: dict[str, float], epochs: int
+    ) -> dict[str, float]:
+        """Gives a stopped or diverged trial the worst score so far.
+
+        KerasTuner ends a search after three scores in a row that are NaN.
+        """
         objective = self.oracle.objective
         worst = max if objective.direction == "min" else min
-        finished = searches.load(self.folder).complete
-        value = metrics[objective.name]
-        for trial in finished:
-            value = worst(value, trial.mean(objective.name))
-        return {**metrics, objective.name: value}
+        values = [
+            trial.mean(objective.name)
+            for trial in searches.load(self.folder).trials
+            if trial.status == "finished" and trial.epochs == epochs
+        ]
+        values = [v for v in [*values, metrics[objective.name]] if v == v]
+        if not values:
+            values = [1e6 if objective.direction == "min" else -1e6]
+        finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
+        return {**finite, objective.name: worst(values)}
 
     def _run_seeds(
         self, hp: Any, plan: Plan, fit: Fit, folder: Path, name: str
@@ -598,7 +675,7 @@ class ForkedTuner(keras_tuner.Tuner):
         for seed in range(self.hypermodel.seeds):
             run = self._run(hp, plan, fit, folder, name, seed)
             runs.append(run)
-            if run.status == "stopped":
+            if run.status != "finished":
                 break
         return runs
 
@@ -614,6 +691,7 @@ class ForkedTuner(keras_tuner.Tuner):
         path = folder / f"seed-{seed}.json"
 
         def told(epoch: int, run: Trained | None = None) -> None:
+            os.utime(folder)  # Whoever watches the folder sees a sign of life.
             self.report(
                 Progress(
                     name,
@@ -628,12 +706,18 @@ class ForkedTuner(keras_tuner.Tuner):
                 )
             )
 
+        folder.mkdir(parents=True, exist_ok=True)
         if path.exists():
             run = searches.read_run(path)[-1]
+        elif known := self._known(hp, plan, fit, seed):
+            run = known
+            searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+            self._finished += 1
         else:
             try:
                 started = time.perf_counter()
-                run = self._forked(hp, plan, fit, seed, told)
+                stops = self.prune and name not in REFERENCES
+                run = self._forked(hp, plan, fit, seed, told, stops)
                 run = run._replace(seconds=time.perf_counter() - started)
                 if seed == 0 and folder.name.startswith("trial_"):
                     self._keep_weights(folder)
@@ -646,6 +730,31 @@ class ForkedTuner(keras_tuner.Tuner):
             self._finished += 1
         told(len(run.history["loss"]), run)
         return run
+
+    def _known(
+        self, hp: Any, plan: Plan, fit: Fit, seed: int
+    ) -> Trained | None:
+        """Returns the run of another trial that is this one.
+
+        Two fractions may be one epoch, and a reference one of the trials.
+        """
+        switch = plan.switch_epoch(fit.epochs)
+        for trial in searches.load(self.folder).trials:
+            if (
+                trial.plan.when == plan.when
+                and dataclasses.replace(trial.plan, fraction=plan.fraction)
+                == plan
+                and trial.plan.switch_epoch(fit.epochs) == switch
+                and trial.epochs == fit.epochs
+                and trial.hyperparameters == _own_values(hp)
+            ):
+                for run in trial.runs:
+                    if run.seed == seed and run.status == "finished":
+                        whole = len(run.history["loss"])
+                        return run._replace(
+                            shared_epochs=whole, trained_epochs=0, seconds=0.0
+                        )
+        return None
 
     def _total(self) -> int | None:
         if self._is_worker():
@@ -675,7 +784,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 plan.scale_scope,
                 plan.scope,
                 self.hypermodel.recorded_signals,
-                json.loads(fit.fingerprint())[:2],
+                fit.fingerprint(),
             ],
             sort_keys=True,
         )
@@ -692,6 +801,7 @@ class ForkedTuner(keras_tuner.Tuner):
         fit: Fit,
         seed: int,
         told: Callable[[int], None],
+        stops: bool,
     ) -> Trained:
         """Trains from the last snapshot that the switch allows."""
         # The first seed's training is the one that callbacks watch.
@@ -741,16 +851,17 @@ class ForkedTuner(keras_tuner.Tuner):
             history,
             steps,
             prefix if shares else None,
-            stop=self._hopeless(hp, fit, seed, steps),
-            told=told,
+            self._hopeless(hp, fit, seed, steps) if stops else _never,
+            told,
+            self.oracle.objective.name,
         )
 
     def _hopeless(
         self, hp: Any, fit: Fit, seed: int, steps: int
     ) -> Callable[[dict[str, list[float]]], bool]:
         """Returns the median rule for one training."""
-        if not self.prune or seed > 0:
-            return lambda history: False
+        if seed > 0:
+            return _never
         objective = self.oracle.objective
         sign = 1 if objective.direction == "max" else -1
         finished = [
@@ -796,6 +907,7 @@ class ForkedTuner(keras_tuner.Tuner):
         SGD has its schedule inside). Arguments as for `search`.
         """
         fit = self._checked_fit(fit_args, fit_kwargs)
+        self._claim(fit)
         search = searches.load(self.folder)
         hp = self._hyperparameters(search.best.name)
         optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
@@ -809,18 +921,6 @@ class ForkedTuner(keras_tuner.Tuner):
         }
         for name in REFERENCES:
             folder = self.folder / "references" / name
-            for trial in search.complete:
-                same = trial.hyperparameters == search.best.hyperparameters
-                if same and trial.plan == plans[name]:
-                    shutil.copytree(
-                        self.folder / f"trial_{trial.name}",
-                        folder,
-                        ignore=lambda _, names: [
-                            n for n in names if not n.startswith("seed-")
-                        ],
-                        dirs_exist_ok=True,
-                    )
-            self._count()
             self._run_seeds(hp, plans[name], fit, folder, name)
         self._remove_snapshots()
 
@@ -909,6 +1009,10 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _remove_snapshots(self) -> None:
         shutil.rmtree(self.folder / "prefixes", ignore_errors=True)
+
+
+def _never(history: dict[str, list[float]]) -> bool:
+    return False
 
 
 def _reconnect_quickly(client: Any) -> None:

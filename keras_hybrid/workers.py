@@ -65,6 +65,7 @@ def run(
         ValueError: If one of them ends with a clear error (it has said
             which), dies more than three times, or nothing happens any more.
     """
+    started = time.time()
     port = _free_port()
     names = [_CHIEF, *(f"tuner{i}" for i in range(workers))]
     starts = dict.fromkeys(names, 0)
@@ -85,7 +86,7 @@ def run(
     with _ended(running):
         for name in names:
             start(name)
-        while len(running) > 1 or _CHIEF not in running:
+        while any(name != _CHIEF for name in running):
             time.sleep(0.5)
             watch()
             for name, process in list(running.items()):
@@ -103,7 +104,7 @@ def run(
                 elif name == _CHIEF and running:
                     # It ends before its workers only between their requests.
                     start(name)
-            _check_progress(folder, stall_limit)
+            _check_progress(folder, stall_limit, started)
 
 
 def _environment(name: str, port: int) -> dict[str, str]:
@@ -138,12 +139,12 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _check_progress(folder: Path, stall_limit: float) -> None:
-    newest = 0.0
+def _check_progress(folder: Path, stall_limit: float, started: float) -> None:
+    newest = started
     for path in (folder, *folder.rglob("*")):
         with contextlib.suppress(FileNotFoundError):
             newest = max(newest, path.stat().st_mtime)
-    if newest and time.time() - newest > stall_limit:
+    if time.time() - newest > stall_limit:
         raise ValueError(
             f"Nothing has happened in the search for {stall_limit:.0f} s: it "
             "is given up. Finished trials are kept; the same command goes on. "

@@ -496,7 +496,7 @@ def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
         **POINTS,
         "fraction": 0.5,
         "scale": "number",
-        "rho": [1.0, 1e30],
+        "rho": [1.0, 1e30, 2e30, 3e30, 4e30, 2.0],
         "cooldown": ["none"],
     }
 
@@ -509,9 +509,10 @@ def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
     tuner.search(X, X, epochs=8, validation_data=(X, X))
     search = searches.load(tuner.folder)
     statuses = {t.plan.rho: t.status for t in search.trials}
-    assert statuses == {1.0: "finished", 1e30: "diverged"}
-    assert search.best.plan.rho == 1.0
-    assert tuner.recipe().plan.rho == 1.0
+    assert [s for rho, s in statuses.items() if rho > 1e9] == ["diverged"] * 4
+    assert statuses[1.0] == statuses[2.0] == "finished"
+    assert search.best.plan.rho in (1.0, 2.0)
+    assert tuner.recipe().plan == search.best.plan
 
 
 # ---- References and the recipe ----------------------------------------------
@@ -525,7 +526,9 @@ def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     search = searches.load(tuner.folder)
     assert list(search.references) == ["default", "adam", "sgd"]
     half = next(t for t in search.trials if t.plan.fraction == 0.5)
-    assert search.references["default"].runs == half.runs, "not trained twice"
+    (default,), (trained,) = search.references["default"].runs, half.runs
+    assert default.history == trained.history
+    assert default.trained_epochs == 0, "not trained twice"
     keras.utils.set_random_seed(0)
     schedule = keras.optimizers.schedules.CosineDecay(1e-2, 24)
     model = build(None, lambda rate: keras.optimizers.Adam(schedule))
@@ -775,6 +778,19 @@ def test_damaged_records_are_named(tmp_path, change):
         ({"objective": ["val_loss"]}, TypeError, "`objective` must be"),
         ({"objective": "taste"}, ValueError, "taste"),
         ({"space": "outer"}, ValueError, "`space` must be one of 'when'"),
+        (
+            {"oracle": "hyperband", "max_epochs": 9, "max_trials": 3},
+            ValueError,
+            "`max_trials` has no place",
+        ),
+        (
+            {
+                "oracle": keras_tuner.oracles.GridSearchOracle("val_loss"),
+                "max_trials": 3,
+            },
+            ValueError,
+            "`max_trials` is an argument of the oracle",
+        ),
         ({"max_trials": 0}, ValueError, "`max_trials` must be"),
         ({"prune": 1}, TypeError, "`prune` must be True or False"),
         ({"snapshot_limit": 0}, ValueError, "`snapshot_limit` must be"),
@@ -823,6 +839,10 @@ def data_set():
         ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
         ({"epochs": 1.5}, TypeError, "`epochs` must be"),
         ({"epochs": 1}, ValueError, "shorter than the earliest switch"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be"),
+        ({"y": Y[:50]}, ValueError, "Received: 50 and 96 rows"),
+        ({"x": 3.0, "y": None}, ValueError, "one row an example"),
+        ({"validation_freq": 2}, ValueError, "`validation_freq` is not"),
         ({"batch_size": -1}, ValueError, "`batch_size` must be"),
         ({"shuffle": "batch"}, TypeError, "`shuffle` must be"),
         ({"x": None}, ValueError, "`x` must be given"),
@@ -869,8 +889,55 @@ def test_a_search_of_other_data_or_budget(tmp_path, change):
     tuner_in(tmp_path)._claim(Fit.of((), {**DATA, "epochs": 4}))
     data = {**DATA, "epochs": 4}
     data |= {"epochs": 8} if change == "epochs" else {"y": 1 - Y}
-    with pytest.raises(ValueError, match="fingerprint"):
+    what = "epochs" if change == "epochs" else "fit"
+    with pytest.raises(ValueError, match=f"a search with another {what}"):
         tuner_in(tmp_path).search(**data)
+
+
+def test_a_search_of_another_model(tmp_path):
+    tuner_in(tmp_path)._claim(Fit.of((), {**DATA, "epochs": 4}))
+    with pytest.raises(ValueError, match="a search with another model"):
+        tuner_in(tmp_path, build).search(**DATA, epochs=4)
+
+
+def test_a_grid_without_end_and_a_hyperband_without_trials(tmp_path):
+    with pytest.raises(ValueError, match=r"A grid of up to \d+ trials"):
+        tuner_in(tmp_path, space=None)
+    with pytest.raises(ValueError, match="starts with .* different trials"):
+        tuner_in(tmp_path, space="when", oracle="hyperband", max_epochs=27)
+
+
+def test_fractions_of_one_epoch_are_trained_once(tmp_path):
+    space = {**POINTS, "fraction": [0.5, 0.55, 0.45, 0.25]}
+    tuner = tuner_in(tmp_path, space=space)
+    tuner.search(**DATA, epochs=4)
+    search = searches.load(tuner.folder)
+    trained = [run.trained_epochs for t in search.trials for run in t.runs]
+    assert trained == [4, 0, 0, 3]
+    assert len({t.mean("val_loss") for t in search.trials}) == 2
+
+
+def test_the_first_failure_is_said_at_once(tmp_path):
+    def failing(seed, first_epoch, epochs):
+        calls.append(seed)
+        if len(calls) > 2:
+            raise OSError("the disk has gone")
+        one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+        return one.repeat(), 6
+
+    calls = []
+    with pytest.raises(RuntimeError, match="failed: the disk has gone"):
+        tuner_in(tmp_path).search(failing, epochs=4, validation_data=(X, Y))
+
+
+@pytest.mark.parametrize("prune", [False, True])
+def test_references_are_whole_trainings(tmp_path, prune):
+    tuner = tuner_in(tmp_path, prune=prune, seeds=2)
+    tuner.search(**DATA, epochs=8)
+    tuner.run_references(**DATA, epochs=8)
+    for trial in searches.load(tuner.folder).references.values():
+        assert trial.status == "finished"
+        assert [len(run.history["loss"]) for run in trial.runs] == [8, 8]
 
 
 def test_a_project_of_kerastuner_is_refused(tmp_path):
@@ -878,6 +945,13 @@ def test_a_project_of_kerastuner_is_refused(tmp_path):
     (tmp_path / "hybrid" / "oracle.json").write_text("{}")
     with pytest.raises(ValueError, match="not made by ForkedTuner"):
         tuner_in(tmp_path)
+
+
+def test_an_objective_that_is_no_metric(tmp_path):
+    objective = keras_tuner.Objective("val_taste", "max")
+    tuner = tuner_in(tmp_path, objective=objective)
+    with pytest.raises(ValueError, match="Received: objective='val_taste'"):
+        tuner.search(**DATA, epochs=4)
 
 
 def test_no_finished_trial(tmp_path):

@@ -115,7 +115,7 @@ def prepare(
         HybridHyperModel(build, cell.space, cell.seeds),
         oracle=cell.oracle,
         max_trials=cell.max_trials,
-        max_epochs=cell.epochs,
+        max_epochs=cell.epochs if cell.oracle == "hyperband" else None,
         prune=cell.prune,
         directory=directory,
         project_name=cell.name,
