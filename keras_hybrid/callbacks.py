@@ -127,7 +127,7 @@ class SwitchCallback(keras.callbacks.Callback):
 
         Example:
         >>> from keras_hybrid import SwitchCallback
-        >>> callback = SwitchCallback.from_recipe("mnist-5k-cnn", epochs=10)
+        >>> callback = SwitchCallback.from_recipe("mnist-mlp_small", epochs=10)
         """
         found = Recipe.of(recipe)
         if epochs is None:

@@ -1052,7 +1052,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         Args:
             recipe: Path of the JSON file, the name of a recipe that comes with
-                the library (e.g. `"mnist-5k-cnn"`), or a `Recipe`.
+                the library (e.g. `"mnist-mlp_small"`), or a `Recipe`.
             epochs: Of your training; None (default): as in the search.
             steps_per_epoch: Updates an epoch; given exactly if `epochs` is.
             **arguments: In place of the recipe's, e.g. `learning_rate`.
@@ -1065,7 +1065,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         Example:
         >>> from keras_hybrid import HybridOptimizer
         >>> optimizer = HybridOptimizer.from_recipe(
-        ...     "mnist-5k-cnn", epochs=10, steps_per_epoch=100
+        ...     "mnist-mlp_small", epochs=10, steps_per_epoch=100
         ... )
         """
         found = recipes.Recipe.of(recipe)
