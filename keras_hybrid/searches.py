@@ -125,6 +125,12 @@ class Search:
         return 1 if self.settings["direction"] == "max" else -1
 
     @property
+    def steps_per_epoch(self) -> int:
+        """Updates an epoch, of every training; 1 before the first."""
+        found = [run.steps_per_epoch for t in self.trials for run in t.runs]
+        return found[0] if found else 1
+
+    @property
     def complete(self) -> list[Trial]:
         """Trials of the full budget whose runs are all there, best first."""
         found = [

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import io
 import json
@@ -18,7 +17,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,270 +32,37 @@ from keras_tuner.errors import (
     FatalValueError,
 )
 
-from keras_hybrid import checks, files, recipes, searches
+from keras_hybrid import checks, files, oracles, recipes, searches
 from keras_hybrid.callbacks import hybrid_optimizer
-from keras_hybrid.prefix import Prefix, size_of
-from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan, Recipe
-from keras_hybrid.searches import FORMAT, REFERENCES, Trained
-from keras_hybrid.trials import (
-    Fit,
-    copy_values,
-    go_on,
-    mean_metrics,
-    prepare,
-    set_plan,
-    train_whole,
+from keras_hybrid.hypermodel import (
+    DEFAULT_SPACE,
+    SPACES,
+    SWITCH_POINTS,
+    HybridHyperModel,
+    own_values,
+    values_of,
 )
-from keras_hybrid.triggers import ProjectionConverged
+from keras_hybrid.oracles import ORACLES
+from keras_hybrid.prefix import Prefix, size_of
+from keras_hybrid.pruning import median_rule, never
+from keras_hybrid.recipes import Plan, Recipe
+from keras_hybrid.searches import FORMAT, REFERENCES, Trained
+from keras_hybrid.trials import Fit, go_on, mean_metrics, prepare, set_plan
 from keras_hybrid.versions import versions
 
-PREFIX = "hybrid/"
-ORACLES = ("grid", "random", "bayesian", "hyperband")
+__all__ = [
+    "DEFAULT_SPACE",
+    "ORACLES",
+    "SPACES",
+    "SWITCH_POINTS",
+    "ForkedTuner",
+    "HybridHyperModel",
+    "Progress",
+]
 
-# A list is a choice, a pair a range (searched logarithmically), anything else
-# fixed.
-DEFAULT_SPACE: dict[str, Any] = {
-    "when": ["fraction", "plateau", "gap", "projection"],
-    # From the library's default outwards.
-    "fraction": [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1],
-    "patience": [0.05, 0.1, 0.2],
-    "threshold": (0.01, 1.0),
-    "tolerance": (0.02, 0.3),
-    "how": ["hard", "blend"],
-    "length": [0.1, 0.25, 0.5],
-    "curve": ["linear", "cosine"],
-    "path": ["arithmetic", "geometric"],
-    "end": [1.0, 0.5],
-    "scale": ["projection", "norm"],
-    "scale_scope": "variable",
-    "multiplier": [1.0, 0.5, 2.0],
-    "rho": (0.01, 10.0),
-    "cooldown": ["cosine", "linear"],
-    "final": 0.0,
-    "scope": "model",
-}
-# When alone: ten switch points, the library's default first.
-SWITCH_POINTS: dict[str, Any] = {
-    "when": "fraction",
-    "fraction": [0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2, 0.9, 0.1, 1.0],
-    "how": "hard",
-    "end": 1.0,
-    "scale": "projection",
-    "multiplier": 1.0,
-    "cooldown": "cosine",
-}
-SPACES: dict[str, dict[str, Any]] = {
-    "when": SWITCH_POINTS,
-    # And how fast: trials with different factors share the prefix.
-    "rate": {
-        **SWITCH_POINTS,
-        "fraction": [0.5, 0.7, 0.3, 0.9, 0.1],
-        "multiplier": [1.0, 2.0, 4.0],
-    },
-    "all": DEFAULT_SPACE,
-}
 # What a search is compared with, beside each other on the same seeds. SGD's
 # learning rate is as often written, and not tuned.
 SGD_LEARNING_RATE = 0.05
-
-
-class HybridHyperModel(keras_tuner.HyperModel):
-    """Adds the transition's hyperparameters to any hypermodel.
-
-    Works with every KerasTuner tuner. Each trial is a whole training from the
-    same initial weights (of its seed), in the same order of examples; lengths
-    and switch points are fractions of the trial's budget of epochs, so the
-    short trials of Hyperband see their transition too (Hyperband's weights of
-    an earlier rung, already cooled down, are not used). The score is the last
-    epoch's, averaged over the seeds: that is what training with the recipe
-    gives.
-
-    Hyperparameters are named "hybrid/" and the field of `recipes.Plan`.
-
-    Args:
-        hypermodel: A `keras_tuner.HyperModel` or a function of `hp` that
-            returns a model compiled with a HybridOptimizer. The model's
-            optimizer keeps its learning rate, decay and so on; its trigger,
-            transition, cool-down, scale and scopes are set by the search.
-        space: None (default: `DEFAULT_SPACE`), the name of one in `SPACES`
-            (`"when"`: ten switch points; `"rate"`: five, and the factor on
-            rho; `"all"`: the default), or a mapping from fields of
-            `recipes.Plan` to what to search: a list of values to choose from,
-            a pair (low, high) of floats to search logarithmically, or one
-            value. Fields left out are as in `DEFAULT_SPACE`.
-        seeds: Integer of at least 1, default 1: trainings a trial.
-
-    Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If the space has unknown fields or values out of range.
-    """
-
-    def __init__(
-        self,
-        hypermodel: Any,
-        space: Mapping[str, Any] | str | None = None,
-        seeds: int = 1,
-    ) -> None:
-        super().__init__()
-        if not isinstance(hypermodel, keras_tuner.HyperModel) and not callable(
-            hypermodel
-        ):
-            raise TypeError(
-                "`hypermodel` must be a keras_tuner.HyperModel or a function "
-                f"of `hp`. Received: hypermodel={hypermodel!r}"
-            )
-        self.inner = hypermodel
-        if isinstance(space, str):
-            space = SPACES[checks.choice("space", space, SPACES)]
-        self.space = _checked_space({} if space is None else space)
-        self.seeds = checks.integer("seeds", seeds, low=1)
-
-    def plan(self, hp: Any) -> Plan:
-        """Declares the transition's hyperparameters, returns their plan."""
-        fields: dict[str, Any] = {}
-        for name, values in self._ordered_space():
-            parent, allowed = CONDITIONS.get(name, (None, ()))
-            if parent is None:
-                fields[name] = _declared(hp, name, values)
-                continue
-            options = _values_of(self.space[parent])
-            usable = [option for option in options if option in allowed]
-            if not usable:
-                continue
-            if len(options) > 1:
-                # Declared in every trial; where inactive it has no value.
-                with hp.conditional_scope(PREFIX + parent, usable):
-                    value = _declared(hp, name, values)
-            else:
-                value = _declared(hp, name, values)
-            if fields[parent] in usable:
-                fields[name] = value
-        return Plan(**fields)
-
-    def _ordered_space(self) -> list[tuple[str, Any]]:
-        """Parents before their children."""
-        return sorted(
-            self.space.items(), key=lambda item: item[0] in CONDITIONS
-        )
-
-    @property
-    def recorded_signals(self) -> list[str]:
-        """What the step triggers of the space read, sorted."""
-        if "projection" not in _values_of(self.space["when"]):
-            return []
-        return sorted(ProjectionConverged.needs)
-
-    def build(self, hp: Any) -> Any:
-        """Builds the user's model, its weights those of seed 0."""
-        return self.build_seeded(hp, 0)
-
-    def build_seeded(self, hp: Any, seed: int) -> Any:
-        """Builds the user's model with the weights of a seed.
-
-        Raises:
-            ValueError: If it is not compiled with a HybridOptimizer.
-        """
-        self.plan(hp)
-        keras.utils.set_random_seed(seed)
-        inner = self.inner
-        model = (
-            inner.build(hp)
-            if isinstance(inner, keras_tuner.HyperModel)
-            else inner(hp)
-        )
-        try:
-            optimizer = hybrid_optimizer(model)
-        except ValueError as error:
-            raise FatalValueError(str(error)) from error
-        if optimizer.use_ema:
-            raise FatalValueError(
-                "A HybridOptimizer with `use_ema` cannot be searched: fit "
-                "overwrites the weights at its end. Received: use_ema=True"
-            )
-        if optimizer.gradient_accumulation_steps:
-            raise FatalValueError(
-                "A HybridOptimizer that accumulates gradients cannot be "
-                "searched: an update may then span two epochs. Received: "
-                "gradient_accumulation_steps="
-                f"{optimizer.gradient_accumulation_steps}"
-            )
-        return model
-
-    def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
-        """Trains every seed from its start; returns the mean last metrics."""
-        fit = Fit.of(args, kwargs)
-        runs = []
-        for seed in range(self.seeds):
-            # The tuner's callbacks keep the weights of the first seed.
-            one = fit if seed == 0 else fit.without_callbacks()
-            if seed > 0:
-                model = self.build_seeded(hp, seed)
-            elif "tuner/trial_id" in hp.values:
-                # Hyperband has loaded another trial's weights into it.
-                copy_values(self.build_seeded(hp, 0), model, one, 0)
-            runs.append(
-                train_whole(
-                    model, self.plan(hp), one, seed, self.recorded_signals
-                )
-            )
-        return mean_metrics(runs)
-
-
-# ---- The space --------------------------------------------------------------
-
-
-def _values_of(choices: Any) -> list[Any]:
-    return choices if isinstance(choices, list) else [choices]
-
-
-def _checked_space(space: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(space, Mapping):
-        raise TypeError(
-            "`space` must be None or a mapping from fields of a plan to what "
-            f"to search. Received: space={space!r}"
-        )
-    unknown = sorted(set(space) - set(DEFAULT_SPACE))
-    if unknown:
-        raise ValueError(
-            f"`space` may have the fields {', '.join(DEFAULT_SPACE)}. "
-            f"Received: {', '.join(map(str, unknown))}"
-        )
-    whole = {**DEFAULT_SPACE, **space}
-    for name, values in whole.items():
-        if isinstance(values, list) and not values:
-            raise ValueError(
-                f"`space` must have at least one value for {name}. Received: "
-                f"{name}=[]"
-            )
-        if isinstance(values, tuple):
-            if name in CHOICES or len(values) != 2:
-                raise ValueError(
-                    f"`space` has for {name} a tuple, which must be a pair "
-                    f"(low, high) of numbers. Received: {name}={values!r}"
-                )
-            checks.number(name, values[0], above=0)
-            checks.number(name, values[1], above=values[0])
-        for value in values if isinstance(values, (list, tuple)) else [values]:
-            if name in CHOICES:
-                checks.choice(name, value, CHOICES[name])
-            else:
-                checks.number(name, value, **RANGES[name])
-    return whole
-
-
-def _declared(hp: Any, name: str, values: Any) -> Any:
-    """Declares one hyperparameter, returns its value."""
-    if isinstance(values, tuple):
-        low, high = values
-        return hp.Float(PREFIX + name, low, high, sampling="log")
-    if isinstance(values, list):
-        if len(values) == 1:
-            return values[0]
-        return hp.Choice(PREFIX + name, values, default=values[0])
-    return values
-
-
-# ---- The tuner --------------------------------------------------------------
 
 
 class Progress(NamedTuple):
@@ -323,58 +89,6 @@ class Progress(NamedTuple):
     total: int | None
     run: Trained | None
     snapshot_bytes: int
-
-
-class _ResumableGrid(keras_tuner.oracles.GridSearchOracle):
-    """Keras Tuner's grid forgets where it was (keras-tuner #1055)."""
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Takes the state back, and rebuilds the order of the trials."""
-        super().set_state(state)
-        self._ordered_ids: Any = type(self._ordered_ids)()
-        by_values = functools.cmp_to_key(
-            lambda a, b: self._compare(
-                self.trials[a].hyperparameters.values,
-                self.trials[b].hyperparameters.values,
-            )
-        )
-        ids = sorted(self.start_order, key=by_values)
-        for trial_id in ids:
-            self._ordered_ids.insert(trial_id)
-        # Those whose next combination has been tried are skipped.
-        self._populate_next = ids
-
-
-def _oracle(
-    name: str, objective: Any, max_trials: int | None, epochs: int | None
-) -> Any:
-    checks.choice("oracle", name, ORACLES)
-    # A retry of a trial whose report was lost reads its records again.
-    common = {"objective": objective, "seed": 1, "max_retries_per_trial": 2}
-    if name == "grid":
-        return _ResumableGrid(max_trials=max_trials, **common)
-    if name == "hyperband":
-        if epochs is None:
-            raise ValueError(
-                "`max_epochs` must be given for the oracle 'hyperband'. "
-                "Received: max_epochs=None"
-            )
-        if max_trials is not None:
-            raise ValueError(
-                "`max_trials` has no place with the oracle 'hyperband', whose "
-                f"trials follow from `max_epochs`. Received: {max_trials=}"
-            )
-        hyperband = keras_tuner.oracles.HyperbandOracle(
-            max_epochs=epochs, **common
-        )
-        # In one epoch there is no time for a switch.
-        hyperband.min_epochs = 2
-        return hyperband
-    kind = {
-        "random": keras_tuner.oracles.RandomSearchOracle,
-        "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
-    }[name]
-    return kind(max_trials=max_trials or 10, **common)
 
 
 class ForkedTuner(keras_tuner.Tuner):
@@ -458,7 +172,7 @@ class ForkedTuner(keras_tuner.Tuner):
         )
         self._max_epochs = max_epochs if oracle == "hyperband" else None
         if isinstance(oracle, str):
-            oracle = _oracle(oracle, objective, max_trials, max_epochs)
+            oracle = oracles.make(oracle, objective, max_trials, max_epochs)
         elif max_trials is not None:
             raise ValueError(
                 "`max_trials` is an argument of the oracle you give. Received: "
@@ -476,7 +190,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 overwrite=overwrite,
             )
         if self._is_worker():
-            _reconnect_quickly(self.oracle)
+            oracles.reconnect_quickly(self.oracle)
         space = self.oracle.get_space().space
         if not any(_is_open(parameter) for parameter in space):
             raise ValueError(
@@ -484,33 +198,14 @@ class ForkedTuner(keras_tuner.Tuner):
                 "value, and the model has no hyperparameters. Received: "
                 f"space={hypermodel.space!r}"
             )
-        self._check_size(space, max_trials)
+        if not self._is_worker():
+            oracles.check_size(self._kind, self.oracle, max_trials)
         if hasattr(self.oracle, "verbose"):
             self.oracle.verbose = 0
         # The model at work, and what other trials may use it for.
         self._model: Any = None
         self._cached: tuple[str, Any] | None = None
         self._finished = 0
-
-    def _check_size(self, space: Any, max_trials: int | None) -> None:
-        """Refuses a grid without end, and a Hyperband without trials."""
-        sizes = [len(list(getattr(p, "values", range(10)))) for p in space]
-        combinations = math.prod(sizes)
-        if self._kind == "grid" and max_trials is None and combinations > 1000:
-            raise ValueError(
-                f"A grid of up to {combinations} trials: give `max_trials`, a "
-                "smaller `space` (e.g. 'when' or 'rate') or another `oracle`. "
-                "Received: oracle='grid', max_trials=None"
-            )
-        if self._kind != "hyperband" or self._is_worker():
-            return
-        wanted = self.oracle._get_size(self.oracle._get_num_brackets() - 1, 0)
-        if combinations < wanted and all(hasattr(p, "values") for p in space):
-            raise ValueError(
-                f"Hyperband starts with {wanted} different trials, and the "
-                f"space has {combinations}: give a larger `space` or another "
-                "`oracle`. Received: oracle='hyperband'"
-            )
 
     def _look_into_folder(self, overwrite: bool) -> None:
         if overwrite or not (self.folder / "oracle.json").exists():
@@ -566,8 +261,8 @@ class ForkedTuner(keras_tuner.Tuner):
                 f"The objective {name!r} needs `validation_data`. Received: "
                 "validation_data=None"
             )
-        fractions = _values_of(self.hypermodel.space["fraction"])
-        whens = _values_of(self.hypermodel.space["when"])
+        fractions = values_of(self.hypermodel.space["fraction"])
+        whens = values_of(self.hypermodel.space["when"])
         earliest = min(v[0] if isinstance(v, tuple) else v for v in fractions)
         if "fraction" in whens and earliest * fit.epochs < 0.5:
             raise ValueError(
@@ -711,7 +406,7 @@ class ForkedTuner(keras_tuner.Tuner):
             run = searches.read_run(path)[-1]
         elif known := self._known(hp, plan, fit, seed):
             run = known
-            searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+            searches.write_run(path, plan, own_values(hp), fit.epochs, run)
             self._finished += 1
         else:
             try:
@@ -721,7 +416,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 run = run._replace(seconds=time.perf_counter() - started)
                 if seed == 0 and folder.name.startswith("trial_"):
                     self._keep_weights(folder)
-                searches.write_run(path, plan, _own_values(hp), fit.epochs, run)
+                searches.write_run(path, plan, own_values(hp), fit.epochs, run)
             except files.DiskFull as error:
                 raise FatalValueError(
                     f"{error} A smaller `snapshot_limit` takes less room; the "
@@ -746,7 +441,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 == plan
                 and trial.plan.switch_epoch(fit.epochs) == switch
                 and trial.epochs == fit.epochs
-                and trial.hyperparameters == _own_values(hp)
+                and trial.hyperparameters == own_values(hp)
             ):
                 for run in trial.runs:
                     if run.seed == seed and run.status == "finished":
@@ -778,7 +473,7 @@ class ForkedTuner(keras_tuner.Tuner):
         estimate = plan.scale if plan.rho is None else None
         key = json.dumps(
             [
-                _own_values(hp),
+                own_values(hp),
                 seed,
                 estimate,
                 plan.scale_scope,
@@ -815,7 +510,7 @@ class ForkedTuner(keras_tuner.Tuner):
         # A model is traced once for all trials that differ only in when.
         key = json.dumps(
             [
-                _own_values(hp),
+                own_values(hp),
                 keras.saving.serialize_keras_object(
                     plan.optimizer_arguments(steps * fit.epochs)
                 ),
@@ -851,51 +546,17 @@ class ForkedTuner(keras_tuner.Tuner):
             history,
             steps,
             prefix if shares else None,
-            self._hopeless(hp, fit, seed, steps) if stops else _never,
+            median_rule(
+                searches.load(self.folder),
+                seed,
+                fit.epochs,
+                own_values(hp),
+            )
+            if stops and seed == 0
+            else never,
             told,
             self.oracle.objective.name,
         )
-
-    def _hopeless(
-        self, hp: Any, fit: Fit, seed: int, steps: int
-    ) -> Callable[[dict[str, list[float]]], bool]:
-        """Returns the median rule for one training."""
-        if seed > 0:
-            return _never
-        objective = self.oracle.objective
-        sign = 1 if objective.direction == "max" else -1
-        finished = [
-            (run.switch_step / steps, run.history[objective.name])
-            for trial in searches.load(self.folder).trials
-            for run in trial.runs
-            if run.seed == seed
-            and run.status == "finished"
-            and trial.epochs == fit.epochs
-            and trial.hyperparameters == _own_values(hp)
-            and run.switch_step is not None
-            and run.switch_step < steps * fit.epochs
-        ]
-
-        def progress_of(epoch: int, switch: float) -> float:
-            return (epoch - switch) / (fit.epochs - switch)
-
-        def value_at(
-            progress: float, switch: float, values: list[float]
-        ) -> Any:
-            epoch = switch + progress * (fit.epochs - switch)
-            return np.interp(epoch, np.arange(1, fit.epochs + 1), values)
-
-        def stop(history: dict[str, list[float]]) -> bool:
-            epoch, switch = len(history["loss"]), history["switch_step"][-1]
-            if len(finished) < 2 or switch < 0 or epoch == fit.epochs:
-                return False
-            progress = progress_of(epoch, switch / steps)
-            if progress < 1 / 3:
-                return False
-            median = np.median([value_at(progress, *run) for run in finished])
-            return bool(sign * (history[objective.name][-1] - median) < 0)
-
-        return stop
 
     def run_references(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Trains what the result is compared with, on the same seeds.
@@ -1011,36 +672,6 @@ class ForkedTuner(keras_tuner.Tuner):
         shutil.rmtree(self.folder / "prefixes", ignore_errors=True)
 
 
-def _never(history: dict[str, list[float]]) -> bool:
-    return False
-
-
-def _reconnect_quickly(client: Any) -> None:
-    """Lets a worker find a chief that was started again within seconds.
-
-    gRPC waits longer after each attempt, up to two minutes.
-    """
-    import grpc
-    from keras_tuner.src import protos
-
-    address = ":".join(
-        os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT")
-    )
-    channel = grpc.insecure_channel(
-        address, options=[("grpc.max_reconnect_backoff_ms", 2000)]
-    )
-    client.stub = protos.get_service_grpc().OracleStub(channel)
-
-
 def _is_open(parameter: Any) -> bool:
     values = getattr(parameter, "values", None)
     return values is None or len(list(values)) > 1
-
-
-def _own_values(hp: Any) -> dict[str, Any]:
-    """The user's own hyperparameters."""
-    return {
-        name: value
-        for name, value in hp.values.items()
-        if not name.startswith((PREFIX, "tuner/"))
-    }

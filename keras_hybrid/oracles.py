@@ -1,0 +1,111 @@
+"""KerasTuner's oracles as ForkedTuner uses them."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from typing import Any
+
+import keras_tuner
+
+from keras_hybrid import checks
+
+ORACLES = ("grid", "random", "bayesian", "hyperband")
+
+
+class ResumableGrid(keras_tuner.oracles.GridSearchOracle):
+    """Keras Tuner's grid forgets where it was (keras-tuner #1055)."""
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes the state back, and rebuilds the order of the trials."""
+        super().set_state(state)
+        self._ordered_ids: Any = type(self._ordered_ids)()
+        by_values = functools.cmp_to_key(
+            lambda a, b: self._compare(
+                self.trials[a].hyperparameters.values,
+                self.trials[b].hyperparameters.values,
+            )
+        )
+        ids = sorted(self.start_order, key=by_values)
+        for trial_id in ids:
+            self._ordered_ids.insert(trial_id)
+        # Those whose next combination has been tried are skipped.
+        self._populate_next = ids
+
+
+def make(
+    name: str, objective: Any, max_trials: int | None, epochs: int | None
+) -> Any:
+    """Makes an oracle by its name.
+
+    Raises:
+        ValueError: If the name is unknown, or a limit is missing or has no
+            place.
+    """
+    checks.choice("oracle", name, ORACLES)
+    # A retry of a trial whose report was lost reads its records again.
+    common = {"objective": objective, "seed": 1, "max_retries_per_trial": 2}
+    if name == "grid":
+        return ResumableGrid(max_trials=max_trials, **common)
+    if name == "hyperband":
+        if epochs is None:
+            raise ValueError(
+                "`max_epochs` must be given for the oracle 'hyperband'. "
+                "Received: max_epochs=None"
+            )
+        if max_trials is not None:
+            raise ValueError(
+                "`max_trials` has no place with the oracle 'hyperband', whose "
+                f"trials follow from `max_epochs`. Received: {max_trials=}"
+            )
+        hyperband = keras_tuner.oracles.HyperbandOracle(
+            max_epochs=epochs, **common
+        )
+        # In one epoch there is no time for a switch.
+        hyperband.min_epochs = 2
+        return hyperband
+    kind = {
+        "random": keras_tuner.oracles.RandomSearchOracle,
+        "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
+    }[name]
+    return kind(max_trials=max_trials or 10, **common)
+
+
+def check_size(kind: str, oracle: Any, max_trials: int | None) -> None:
+    """Refuses a grid without end, and a Hyperband without trials."""
+    space = oracle.get_space().space
+    sizes = [len(list(getattr(p, "values", range(10)))) for p in space]
+    combinations = math.prod(sizes)
+    if kind == "grid" and max_trials is None and combinations > 1000:
+        raise ValueError(
+            f"A grid of up to {combinations} trials: give `max_trials`, a "
+            "smaller `space` (e.g. 'when' or 'rate') or another `oracle`. "
+            "Received: oracle='grid', max_trials=None"
+        )
+    if kind != "hyperband":
+        return
+    wanted = oracle._get_size(oracle._get_num_brackets() - 1, 0)
+    if combinations < wanted and all(hasattr(p, "values") for p in space):
+        raise ValueError(
+            f"Hyperband starts with {wanted} different trials, and the "
+            f"space has {combinations}: give a larger `space` or another "
+            "`oracle`. Received: oracle='hyperband'"
+        )
+
+
+def reconnect_quickly(client: Any) -> None:
+    """Lets a worker find a chief that was started again within seconds.
+
+    gRPC waits longer after each attempt, up to two minutes.
+    """
+    import grpc
+    from keras_tuner.src import protos
+
+    address = ":".join(
+        os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT")
+    )
+    channel = grpc.insecure_channel(
+        address, options=[("grpc.max_reconnect_backoff_ms", 2000)]
+    )
+    client.stub = protos.get_service_grpc().OracleStub(channel)
