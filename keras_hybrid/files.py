@@ -76,6 +76,20 @@ def check_fields(
         raise ValueError(f"{path}: missing or unknown: {differing}")
 
 
+def history_of(path: Path, history: Any) -> dict[str, list[float]]:
+    """Returns lists of numbers as they were written, null as NaN.
+
+    Raises:
+        ValueError: If it is no mapping.
+    """
+    if not isinstance(history, Mapping):
+        raise ValueError(f"{path}: history is no mapping")
+    return {
+        name: [math.nan if x is None else float(x) for x in values]
+        for name, values in history.items()
+    }
+
+
 def _without_nan(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {k: _without_nan(v) for k, v in value.items()}

@@ -191,8 +191,9 @@ class Plan:
 
     def epoch_trigger(self, epochs: int) -> EpochTrigger | None:
         """The trigger for `SwitchCallback`, None if the optimizer has it."""
-        if self.fraction is not None:
-            return AtEpoch(max(1, round(self.fraction * epochs)))
+        fixed = self.switch_epoch(epochs)
+        if fixed is not None:
+            return AtEpoch(fixed)
         if self.patience is not None:
             return Plateau(patience=max(1, round(self.patience * epochs)))
         if self.threshold is not None:

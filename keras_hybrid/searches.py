@@ -251,10 +251,7 @@ def read_run(path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
     files.check_fields(path, content, names)
     if content["status"] not in STATUSES:
         raise ValueError(f"{path}: status {content['status']!r}")
-    history = {
-        name: [math.nan if x is None else float(x) for x in values]
-        for name, values in content.pop("history").items()
-    }
+    history = files.history_of(path, content.pop("history"))
     rest = {f: content[f] for f in Trained._fields if f != "history"}
     return (
         Plan.from_dict(content["plan"]),

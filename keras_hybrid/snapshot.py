@@ -7,9 +7,9 @@ that goes on from a snapshot equals one that never stopped.
 
 from __future__ import annotations
 
+import contextlib
 import json
-import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,18 +56,21 @@ def read_history(path: Path) -> dict[str, list[float]]:
     Raises:
         DamagedSnapshot: If the file cannot be read.
     """
+    with _opened(path) as file:
+        return _history(path, file)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            return _history(file)
+            yield file
     except Exception as error:  # zipfile, zlib, NumPy and JSON all differ.
         raise DamagedSnapshot(f"{path}: not readable ({error})") from error
 
 
-def _history(file: Any) -> dict[str, list[float]]:
-    return {
-        name: [math.nan if x is None else x for x in values]
-        for name, values in json.loads(str(file["history"])).items()
-    }
+def _history(path: Path, file: Any) -> dict[str, list[float]]:
+    return files.history_of(path, json.loads(str(file["history"])))
 
 
 def restore(
@@ -83,13 +86,10 @@ def restore(
             the model is then left as it was.
     """
     variables = _variables(model, without)
-    try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            history = _history(file)
-            arrays = [file[f"variable_{i}"] for i in range(len(variables))]
-            extra = len(file.files) - 1 - len(variables)
-    except Exception as error:  # zipfile, zlib, NumPy and JSON all differ.
-        raise DamagedSnapshot(f"{path}: not readable ({error})") from error
+    with _opened(path) as file:
+        history = _history(path, file)
+        arrays = [file[f"variable_{i}"] for i in range(len(variables))]
+        extra = len(file.files) - 1 - len(variables)
     fits = extra == 0 and all(
         tuple(v.shape) == a.shape
         for v, a in zip(variables, arrays, strict=True)

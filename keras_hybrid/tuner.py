@@ -206,6 +206,7 @@ class ForkedTuner(keras_tuner.Tuner):
         self._model: Any = None
         self._cached: tuple[str, Any] | None = None
         self._finished = 0
+        self._fit_fingerprint = ""
 
     def _look_into_folder(self, overwrite: bool) -> None:
         if overwrite or not (self.folder / "oracle.json").exists():
@@ -276,6 +277,8 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _claim(self, fit: Fit) -> None:
         """Writes what this search is, or compares with what is there."""
+        # Once: it is a checksum of all the data.
+        self._fit_fingerprint = fit.fingerprint()
         objective = self.oracle.objective
         content = {
             "objective": objective.name,
@@ -286,7 +289,7 @@ class ForkedTuner(keras_tuner.Tuner):
             "epochs": fit.epochs,
             "batch_size": fit.batch_size,
             "space": json.loads(json.dumps(self.hypermodel.space)),
-            "fit": fit.fingerprint(),
+            "fit": self._fit_fingerprint,
             "model": self._model_fingerprint(),
         }
         if self._search_path.exists():
@@ -358,7 +361,7 @@ class ForkedTuner(keras_tuner.Tuner):
             if trial.status == "finished" and trial.epochs == epochs
         ]
         values = [v for v in [*values, metrics[objective.name]] if v == v]
-        if not values:
+        if not values:  # The first of all: a score that any other one beats.
             values = [1e6 if objective.direction == "min" else -1e6]
         finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
         return {**finite, objective.name: worst(values)}
@@ -468,7 +471,7 @@ class ForkedTuner(keras_tuner.Tuner):
             folder / "build_config.json", model.get_build_config() or {}
         )
 
-    def _prefix(self, hp: Any, plan: Plan, seed: int, fit: Fit) -> Prefix:
+    def _prefix(self, hp: Any, plan: Plan, seed: int) -> Prefix:
         """What must be equal for two trials to be one run until a switch."""
         estimate = plan.scale if plan.rho is None else None
         key = json.dumps(
@@ -479,7 +482,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 plan.scale_scope,
                 plan.scope,
                 self.hypermodel.recorded_signals,
-                fit.fingerprint(),
+                self._fit_fingerprint,
             ],
             sort_keys=True,
         )
@@ -506,7 +509,7 @@ class ForkedTuner(keras_tuner.Tuner):
         )
         _, steps = fit.pipeline(seed, 0)
         shares = plan.when != "start"
-        prefix = self._prefix(hp, plan, seed, fit)
+        prefix = self._prefix(hp, plan, seed)
         # A model is traced once for all trials that differ only in when.
         key = json.dumps(
             [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,14 +79,9 @@ class Run:
             content = files.read_json(path, FORMAT, "run record")
             names = {field.name for field in dataclasses.fields(cls)}
             files.check_fields(path, content, names)
+            history = files.history_of(path, content.pop("history"))
         except ValueError as error:
             raise DamagedRecord(str(error)) from error
         if content["status"] not in STATUSES:
             raise DamagedRecord(f"{path}: status {content['status']!r}")
-        if not isinstance(content["history"], dict):
-            raise DamagedRecord(f"{path}: history is no mapping")
-        history = {
-            name: [math.nan if x is None else float(x) for x in values]
-            for name, values in content.pop("history").items()
-        }
         return cls(history=history, **content)

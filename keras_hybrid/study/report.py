@@ -8,17 +8,16 @@ import math
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_hybrid.study import figures
+from keras_hybrid import files
+from keras_hybrid.study import figures, pages
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import Interval
 from keras_hybrid.study.summary import (
@@ -221,7 +220,8 @@ def write_markdown(
         if entries:
             parts.append(f"## {heading}\n")
             parts.append(_list(entries))
-    _write(path, "\n".join(parts))
+    with files.atomically(Path(path)) as partial:
+        partial.write_text("\n".join(parts), encoding="utf-8")
 
 
 def write_html(
@@ -257,14 +257,9 @@ def write_html(
         }
         for cell, cell_rows in _by_cell(rows).items()
     ]
-    template = resources.files("keras_hybrid.study") / "report.html.jinja"
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.from_string(template.read_text("utf-8")).render(
+    pages.write(
+        path,
+        "report.html.jinja",
         cells=cells,
         headers=[column.header for column in COLUMNS],
         notes=NOTES,
@@ -273,7 +268,6 @@ def write_html(
         versions=_versions(runs),
         runs=len(runs),
     )
-    _write(path, page)
 
 
 def _figures(
@@ -614,9 +608,3 @@ def _list(lines: Sequence[str]) -> str:
 def escaped_markdown(text: str) -> str:
     """One line in which nothing of a name is taken for markup."""
     return re.sub(r"([\\`*\[\]|<>&])", r"\\\1", " ".join(text.split()))
-
-
-def _write(path: Path | str, text: str) -> None:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")

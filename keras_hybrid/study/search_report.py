@@ -8,20 +8,17 @@ import statistics
 import tempfile
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_hybrid import files
 from keras_hybrid.recipes import Plan, Recipe
 from keras_hybrid.searches import REFERENCES, Search, Trial
-from keras_hybrid.study import figures, report
+from keras_hybrid.study import figures, pages, report
 from keras_hybrid.study.report import MISSING, Verdict
 from keras_hybrid.study.statistics import holm, paired_difference
 from keras_hybrid.study.summary import Difference
@@ -327,20 +324,10 @@ def write_html(
         )
         if figure is not None
     }
-    folder = resources.files("keras_hybrid.study")
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    # The two reports look alike: the style sheet is written once.
-    of_study = (folder / "report.html.jinja").read_text("utf-8")
-    style = of_study.partition("<style>")[2].partition("</style>")[0]
-    template = (folder / "search.html.jinja").read_text("utf-8")
-    page = environment.from_string(template).render(
+    pages.write(
+        path,
+        "search.html.jinja",
         title=summary.title,
-        style=Markup(style),
         finding=_finding(summary),
         verdicts=_verdicts(summary),
         cost=summary.cost,
@@ -357,8 +344,6 @@ def write_html(
         recipe=None if recipe is None else _json(recipe),
         usage=None if recipe is None else _usage(recipe),
     )
-    with files.atomically(Path(path)) as partial:
-        partial.write_text(page, encoding="utf-8")
 
 
 def _scores(search: Search, trial: Trial) -> dict[int, float]:
