@@ -68,12 +68,17 @@ def outside_the_graph() -> contextlib.AbstractContextManager[Any]:
     return tf.init_scope()
 
 
-class CompiledPhases:
-    """The update as one compiled function a phase, and the choice of one.
+def square_sum(x: Tensor) -> Tensor:
+    """Returns the sum of squares, with TensorFlow in one threaded pass."""
+    if keras.backend.backend() != "tensorflow":
+        return keras.ops.sum(keras.ops.square(x))
+    import tensorflow as tf
 
-    A `cond` inside XLA computes both branches; the choice stays outside, so
-    only the phase that applies is computed.
-    """
+    return 2 * tf.nn.l2_loss(x)
+
+
+class Functions:
+    """tf.functions by key, each traced once."""
 
     def __init__(self) -> None:
         self._functions: dict[Hashable, Any] = {}
@@ -82,49 +87,68 @@ class CompiledPhases:
         """Forgets all functions, when the variables they hold change."""
         self._functions.clear()
 
-    def run(
+    def call(
         self,
         key: Hashable,
-        update: Callable[..., None],
-        arguments: tuple[Any, ...],
-        *,
+        function: Callable[..., Any],
+        *arguments: Any,
         jit: bool,
-        all_switched: Callable[[], Tensor],
-        none_switched: Callable[[], Tensor] | None,
-    ) -> None:
-        """Calls `update(phase, *arguments)` in the phase that applies.
+    ) -> Any:
+        """Calls the function of that key, made from `function` at first.
 
         Args:
             key: What the function depends on beside its arguments.
-            update: The update of one phase: "adaptive", "mixed" or "sgd".
-            arguments: Tensors and lists of tensors.
+            function: A Python function.
+            *arguments: Tensors, in lists and dictionaries.
             jit: Whether XLA compiles it.
-            all_switched: Returns a bool tensor: SGD alone is left.
-            none_switched: Returns a bool tensor: Adam alone; None where
-                nothing can lie between the two.
         """
-        import tensorflow as tf
+        if key not in self._functions:
+            import tensorflow as tf
 
-        def call(phase: str) -> Callable[[], Tensor]:
-            if (key, phase) not in self._functions:
-                self._functions[key, phase] = tf.function(
-                    lambda *args: update(phase, *args),
-                    jit_compile=jit,
-                    autograph=False,
-                )
+            self._functions[key] = tf.function(
+                function, jit_compile=jit, autograph=False
+            )
+        return self._functions[key](*arguments)
 
-            def branch() -> Tensor:
-                self._functions[key, phase](*arguments)
-                return tf.constant(0)
+    def tracing_counts(self) -> dict[Hashable, int]:
+        """How often each function was traced."""
+        return {
+            key: function.experimental_get_tracing_count()
+            for key, function in self._functions.items()
+        }
 
-            return branch
 
-        def before() -> Tensor:
-            if none_switched is None:
-                return call("adaptive")()
-            return tf.cond(none_switched(), call("adaptive"), call("mixed"))
+def dispatch(
+    all_switched: Tensor,
+    none_switched: Tensor | None,
+    run: Callable[[str], None],
+) -> None:
+    """Runs the phase that applies: "adaptive", "mixed" or "sgd".
 
-        tf.cond(all_switched(), call("sgd"), before)
+    A `cond` inside XLA computes both branches; this one is outside, so only
+    one phase is computed.
+
+    Args:
+        all_switched: A bool tensor: SGD alone is left.
+        none_switched: A bool tensor: Adam alone; None where nothing can lie
+            between the two.
+        run: Makes the update of a phase.
+    """
+    import tensorflow as tf
+
+    def branch(phase: str) -> Callable[[], Tensor]:
+        def call() -> Tensor:
+            run(phase)
+            return tf.constant(0)
+
+        return call
+
+    def before() -> Tensor:
+        if none_switched is None:
+            return branch("adaptive")()
+        return tf.cond(none_switched, branch("adaptive"), branch("mixed"))
+
+    tf.cond(all_switched, branch("sgd"), before)
 
 
 def update_on_replicas(

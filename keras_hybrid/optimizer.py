@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import checks, execution, recipes, rules
+from keras_hybrid import blocks, checks, execution, recipes, rules
 from keras_hybrid.groups import SCOPES, grouped
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import Signals, StepTrigger
@@ -120,8 +120,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     arXiv:2002.11803). The learning rate is outside the momentum.
     """
 
-    # Adam's P as Keras has it; presets with another form override it.
-    _scale = staticmethod(rules.adaptive_scale)
+    # Adam's 1 / P as Keras has it; presets with another form override it.
+    _root = staticmethod(rules.adaptive_root)
 
     def __init__(
         self,
@@ -221,7 +221,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         self._told_training_steps: int | None = None
         self._rebindable = False
-        self._phases = execution.CompiledPhases()
+        self._clips_in_update = False
+        self._functions = execution.Functions()
 
     # ---- Construction -------------------------------------------------------
 
@@ -353,13 +354,29 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
     # ---- The update ---------------------------------------------------------
 
+    def _backend_apply_gradients(
+        self, grads: Sequence[Tensor], trainable_variables: Sequence[Any]
+    ) -> None:
+        """Leaves clipping to the update, which clips in its own pass.
+
+        Not under a tf.distribute strategy: Keras clips each replica's there.
+        """
+        self._clips_in_update = not execution.strategy_is_active()
+        try:
+            super()._backend_apply_gradients(grads, trainable_variables)
+        finally:
+            self._clips_in_update = False
+
     def _clip_gradients(self, grads: Sequence[Tensor]) -> list[Tensor]:
         """Clips; gradients of embeddings are summed over duplicates first.
 
         Keras' Adam squares each duplicate index alone; the dense gradient is
         the gradient.
         """
-        return super()._clip_gradients([execution.dense(g) for g in grads])
+        grads = [execution.dense(g) for g in grads]
+        if self._clips_in_update:
+            return grads
+        return super()._clip_gradients(grads)
 
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the update itself decays, with the cool-down's factor."""
@@ -393,16 +410,72 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         elif execution.inside_xla():
             self._update(variables, indices, "mixed", grads, rate, step)
         else:
-            self._phases.run(
-                indices,
-                functools.partial(self._update, variables, indices),
-                (list(grads), rate, step),
-                jit=self.jit_compile is not False,
-                all_switched=lambda: ops.min(self._weights) >= 1,
-                none_switched=(lambda: ops.max(self._switch_steps) < 0)
-                if self._ever_mixed
-                else None,
+            run = functools.partial(self._dispatch, variables, indices)
+            if execution.inside_a_graph():
+                run(list(grads), rate, step)
+            else:
+                self._functions.call(
+                    indices, run, list(grads), rate, step, jit=False
+                )
+
+    def _dispatch(
+        self,
+        variables: Sequence[Any],
+        indices: tuple[int, ...],
+        grads: Sequence[Tensor],
+        rate: Tensor,
+        step: Tensor,
+    ) -> None:
+        """The update of the phase that applies, compiled."""
+        execution.dispatch(
+            ops.min(self._weights) >= 1,
+            ops.max(self._switch_steps) < 0 if self._ever_mixed else None,
+            functools.partial(
+                self._run_phase, variables, indices, grads, rate, step
+            ),
+        )
+
+    def _run_phase(
+        self,
+        variables: Sequence[Any],
+        indices: tuple[int, ...],
+        grads: Sequence[Tensor],
+        rate: Tensor,
+        step: Tensor,
+        phase: str,
+    ) -> None:
+        """One phase: one cluster, or with large variables one a core."""
+        jit = self.jit_compile is not False
+        if not jit or not any(map(blocks.are_worth_it, variables)):
+            whole = functools.partial(self._update, variables, indices, phase)
+            self._functions.call(
+                (indices, phase), whole, grads, rate, step, jit=jit
             )
+            return
+        clips = self._clip_scales(grads)
+        sums: list[Any] = [None] * len(variables)
+        for number, members in enumerate(blocks.parts(variables)):
+            part = functools.partial(
+                self._update_part,
+                [variables[i] for i in members],
+                [indices[i] for i in members],
+                phase,
+            )
+            rows = self._functions.call(
+                (indices, phase, number),
+                part,
+                [grads[i] for i in members],
+                [clips[i] for i in members],
+                rate,
+                step,
+                jit=True,
+            )
+            for i, row in zip(members, rows, strict=True):
+                sums[i] = row
+        finish = functools.partial(self._finish, indices, phase)
+        self._functions.call(
+            (indices, phase, "finish"), finish, sums, rate, step, jit=True
+        )
 
     def _update(
         self,
@@ -415,17 +488,64 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """The whole update, of one phase or (`"mixed"`) of any."""
         plan = self._plan(rate, step)
-        sums: list[dict[str, Tensor]] = []
-        all_settings = self._settings(plan, indices, variables)
-        for variable, index, grad, settings in zip(
-            variables, indices, grads, all_settings, strict=True
-        ):
-            sums.append(
-                self._update_variable(variable, grad, index, phase, settings)
+        clips = self._clip_scales(grads)
+        settings = self._settings(plan, indices, variables, clips)
+        sums = [
+            self._update_variable(variable, grad, index, phase, each)
+            for variable, grad, index, each in zip(
+                variables, grads, indices, settings, strict=True
             )
-        if phase != "sgd":
-            self._advance(plan, indices, sums)
-        self._keep_scales(plan)
+        ]
+        self._advance(plan, indices, phase, sums)
+
+    def _update_part(
+        self,
+        variables: Sequence[Any],
+        indices: Sequence[int],
+        phase: str,
+        grads: Sequence[Tensor],
+        clips: Sequence[Tensor | None],
+        rate: Tensor,
+        step: Tensor,
+    ) -> list[dict[str, Tensor]]:
+        """Some variables' part of the update, the large ones in blocks."""
+        plan = self._plan(rate, step)
+        # No step is negative, which XLA cannot know.
+        zero = ops.cast(ops.minimum(step, 0), "int32")
+        return [
+            self._update_variable(variable, grad, index, phase, each, zero)
+            for variable, grad, index, each in zip(
+                variables,
+                grads,
+                indices,
+                self._settings(plan, indices, variables, clips),
+                strict=True,
+            )
+        ]
+
+    def _finish(
+        self,
+        indices: Sequence[int],
+        phase: str,
+        sums: list[dict[str, Tensor]],
+        rate: Tensor,
+        step: Tensor,
+    ) -> None:
+        """What is left when all parts are done."""
+        self._advance(self._plan(rate, step), indices, phase, sums)
+
+    def _clip_scales(self, grads: Sequence[Tensor]) -> list[Tensor | None]:
+        """Returns what each gradient is multiplied with to clip it."""
+        if not self.clipnorm and not self.global_clipnorm:
+            return [None] * len(grads)
+        squares = [
+            execution.square_sum(ops.cast(g, execution.compute_dtype(g)))
+            for g in grads
+        ]
+        if self.clipnorm:
+            return [rules.norm_clip(x, self.clipnorm) for x in squares]
+        square = sum(ops.cast(x, self._state_dtype) for x in squares)
+        return [rules.global_clip(square, self.global_clipnorm)] * len(grads)
 
     def _update_variable(
         self,
@@ -434,28 +554,80 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         index: int,
         phase: str,
         settings: rules.Settings,
+        zero: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Updates one variable and its slots; returns its statistics."""
-        dtype = execution.compute_dtype(variable)
-        w = ops.cast(variable, dtype)
-        g = ops.cast(grad, dtype)
-        m_slot = self._first_moments[index]
-        m = ops.cast(m_slot, dtype)
+        """Updates one variable and its slots; returns its statistics.
+
+        Args:
+            zero: For an update in blocks (`blocks.update`), else None.
+        """
+        slots = [variable, self._first_moments[index]]
+        if phase != "sgd":
+            slots.append(self._second_moments[index])
+            if self.amsgrad:
+                slots.append(self._second_moments_max[index])
+        values = [ops.convert_to_tensor(slot) for slot in slots]
+        formula = functools.partial(self._new_values, phase, settings)
+        if zero is not None and blocks.are_worth_it(variable):
+            new, sums = blocks.update(formula, grad, values, zero)
+        else:
+            new, terms = formula(grad, *values)
+            sums = {name: ops.sum(term) for name, term in terms.items()}
+        for slot, value in zip(slots, new, strict=True):
+            self.assign(slot, value)
+        return sums
+
+    def _new_values(
+        self,
+        phase: str,
+        settings: rules.Settings,
+        grad: Tensor,
+        *values: Tensor,
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        """The update as a pure, elementwise function.
+
+        Args:
+            phase: "adaptive", "mixed" or "sgd".
+            settings: The variable's scalars.
+            grad: The gradient.
+            *values: The weight and its slots.
+
+        Returns:
+            `(new values, terms)`: the terms' sums are the statistics.
+        """
+        dtype = execution.compute_dtype(values[0])
+        g, w, *slots = (ops.cast(x, dtype) for x in (grad, *values))
+        g = rules.clipped(g, settings)
+        delta, new, p = self._formula(phase, settings, w, g, *slots)
+        # In the weight's own precision, as Keras' optimizers subtract.
+        weight = values[0] - ops.cast(delta, values[0].dtype)
+        stored = [
+            ops.cast(x, old.dtype)
+            for x, old in zip(new, values[1:], strict=True)
+        ]
+        terms = {} if phase == "sgd" else self._terms(p, g, *new[:2])
+        return [weight, *stored], terms
+
+    def _formula(
+        self,
+        phase: str,
+        settings: rules.Settings,
+        w: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor | None = None,
+        v_max: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        """Returns what is subtracted from `w`, the new slots, and p."""
         if phase == "sgd":
             delta, m = rules.sgd_update(
                 w, g, m, settings, nesterov=self.nesterov
             )
-            self.assign(m_slot, m)
-            self.assign_sub(variable, delta)
-            return {}
-        v_slot = self._second_moments[index]
-        max_slot = self._second_moments_max[index]
-        v = ops.cast(v_slot, dtype)
-        v_max = None if max_slot is None else ops.cast(max_slot, dtype)
+            return delta, [m], None
         constants: dict[str, Any] = {
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
-            "scale": self._scale,
+            "root": self._root,
         }
         if phase == "adaptive":
             delta, m, v, v_max, p = rules.adaptive_update(
@@ -473,12 +645,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 nesterov=self.nesterov,
                 **constants,
             )
-        self.assign(m_slot, m)
-        self.assign(v_slot, v)
-        if max_slot is not None:
-            self.assign(max_slot, v_max)
-        self.assign_sub(variable, delta)
-        return self._statistics(p, g, m, v)
+        return delta, [m, v] if v_max is None else [m, v, v_max], p
 
     @property
     def _needs(self) -> set[str]:
@@ -488,16 +655,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             needs |= _SCALE_NEEDS[str(self.sgd_scale)]
         return needs
 
-    def _statistics(
+    def _terms(
         self, p: Tensor, g: Tensor, m: Tensor, v: Tensor
     ) -> dict[str, Tensor]:
-        """Returns the needed sums over the weights of one variable."""
+        """Returns the terms of the needed sums over one variable's weights."""
         p, g, m, v = (ops.cast(x, self._state_dtype) for x in (p, g, m, v))
         formulas = {
-            "step_square": lambda: ops.sum(ops.square(p)),
-            "step_descent": lambda: ops.sum(p * g),
-            "moment_square": lambda: ops.sum(ops.square(m)),
-            "second_moment": lambda: ops.sum(v),
+            "step_square": lambda: ops.square(p),
+            "step_descent": lambda: p * g,
+            "moment_square": lambda: ops.square(m),
+            "second_moment": lambda: v,
         }
         return {name: formulas[name]() for name in sorted(self._needs)}
 
@@ -558,9 +725,17 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         }
 
     def _settings(
-        self, plan: dict[str, Tensor], indices: Sequence[int], variables: Any
+        self,
+        plan: dict[str, Tensor],
+        indices: Sequence[int],
+        variables: Sequence[Any],
+        clips: Sequence[Tensor | None] | None,
     ) -> list[rules.Settings]:
-        """Returns each variable's scalars from the plan."""
+        """Returns each variable's scalars from the plan.
+
+        Args:
+            clips: `_clip_scales`, or None where the gradients are clipped.
+        """
         columns: dict[tuple[str, str], Any] = {}
 
         def column(name: str, dtype: str) -> Any:
@@ -570,7 +745,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return columns[name, dtype]
 
         settings = []
-        for index, variable in zip(indices, variables, strict=True):
+        scales = [None] * len(indices) if clips is None else clips
+        for index, variable, scale in zip(
+            indices, variables, scales, strict=True
+        ):
             group = self._groups.of[index]
             dtype = execution.compute_dtype(variable)
             decays = self.weight_decay is not None and self._use_weight_decay(
@@ -588,23 +766,26 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     decay=_constant(self.weight_decay, dtype)
                     if decays
                     else None,
+                    clip_scale=None if scale is None else ops.cast(scale, dtype),
+                    clip_value=None if clips is None else self.clipvalue,
                 )
             )
         return settings
 
     # ---- State after the update ---------------------------------------------
 
-    def _keep_scales(self, plan: dict[str, Tensor]) -> None:
-        if isinstance(self.sgd_learning_rate, float):
-            self.assign(self._scales, plan["scales"])
-
     def _advance(
         self,
         plan: dict[str, Tensor],
         indices: Sequence[int],
+        phase: str,
         sums: list[dict[str, Tensor]],
     ) -> None:
         """Averages the statistics, asks the trigger, sets the next weights."""
+        if isinstance(self.sgd_learning_rate, float):
+            self.assign(self._scales, plan["scales"])
+        if phase == "sgd":
+            return
         dtype = self._state_dtype
         step, switch_steps = plan["step"], plan["switch_steps"]
         waiting = switch_steps < 0
@@ -767,13 +948,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         def plan() -> tuple[dict[str, Tensor], list[rules.Settings]]:
             whole = self._plan(rate, step)
-            return whole, self._settings(whole, indices, values)
+            return whole, self._settings(whole, indices, values, None)
 
         def finish(
             whole: dict[str, Tensor], sums: list[dict[str, Tensor]]
         ) -> None:
-            self._advance(whole, indices, sums)
-            self._keep_scales(whole)
+            self._advance(whole, indices, "mixed", sums)
 
         execution.update_on_replicas(
             self._distribution_strategy,
@@ -1117,7 +1297,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             indices = {self._var_key(v): i for i, v in enumerate(variables)}
             object.__setattr__(self, "_trainable_variables_indices", indices)
             object.__setattr__(self, "_trainable_variables", list(variables))
-            self._phases.clear()
+            self._functions.clear()
             self._rebindable = False
         super()._check_variables_are_known(variables)
 

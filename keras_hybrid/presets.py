@@ -27,14 +27,14 @@ Tensor = Any
 class CorrectedHybrid(HybridOptimizer):
     """HybridOptimizer with epsilon added to the bias-corrected root."""
 
-    _scale = staticmethod(rules.corrected_scale)
+    _root = staticmethod(rules.corrected_root)
 
 
 @checks.registered
 class UncorrectedHybrid(HybridOptimizer):
     """HybridOptimizer without bias corrections."""
 
-    _scale = staticmethod(rules.uncorrected_scale)
+    _root = staticmethod(rules.uncorrected_root)
 
 
 @checks.registered
@@ -57,33 +57,31 @@ class StepMomentumHybrid(UncorrectedHybrid):
                 f"sgd_scale={self.sgd_scale!r}"
             )
 
-    def _update_variable(
+    def _formula(
         self,
-        variable: Any,
-        grad: Tensor,
-        index: int,
         phase: str,
         settings: rules.Settings,
-    ) -> dict[str, Tensor]:
-        dtype = execution.compute_dtype(variable)
-        w = ops.cast(variable, dtype)
-        g = ops.cast(grad, dtype)
-        rho = float(self.sgd_scale)
-        size: Any = rho
+        w: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor | None = None,
+        v_max: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+        slots = []
+        size: Any = float(self.sgd_scale)
+        p = None
         if phase != "sgd":
-            slot = self._second_moments[index]
-            old = ops.cast(slot, dtype)
-            v = rules.moving_average(old, ops.square(g), self.beta_2)
-            self.assign(slot, ops.where(settings.weight >= 1, old, v))
-            p = self._scale(v, settings, self.epsilon) / (1 - self.beta_1)
-            size = self.transition.mix(p, rho, settings.weight)
-        slot = self._first_moments[index]
-        m = ops.cast(slot, dtype) * settings.momentum_kept
-        m = rules.moving_average(m, size * g, settings.beta)
-        self.assign(slot, m)
+            new = rules.moving_average(v, ops.square(g), self.beta_2)
+            slots.append(ops.where(settings.weight >= 1, v, new))
+            root = self._root(new, settings, self.epsilon)
+            adaptive = 1 / (root * (1 - self.beta_1))
+            size = self.transition.mix(adaptive, size, settings.weight)
+            p = adaptive * g
+        m = rules.moving_average(
+            m * settings.momentum_kept, size * g, settings.beta
+        )
         delta = rules.decayed(m * settings.learning_rate, w, settings)
-        self.assign_sub(variable, delta)
-        return {}
+        return delta, [m, *slots], p
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

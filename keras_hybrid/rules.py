@@ -36,6 +36,8 @@ class Settings(NamedTuple):
         correction_1: 1 - beta_1^k.
         correction_2: 1 - beta_2^k.
         decay: The decoupled weight decay coefficient, or None.
+        clip_scale: What the gradient is multiplied with first, or None.
+        clip_value: The largest magnitude of its entries, or None.
     """
 
     learning_rate: Tensor
@@ -46,6 +48,33 @@ class Settings(NamedTuple):
     correction_1: Tensor
     correction_2: Tensor
     decay: Tensor | None
+    clip_scale: Tensor | None = None
+    clip_value: float | None = None
+
+
+def norm_clip(square: Tensor, limit: float) -> Tensor:
+    """Returns limit / max(norm, limit), the scale that clips to a norm.
+
+    Args:
+        square: The squared norm.
+        limit: The largest norm that is left as it is.
+    """
+    return limit / ops.maximum(ops.sqrt(square), limit)
+
+
+def global_clip(square: Tensor, limit: float) -> Tensor:
+    """Returns min(1, limit / norm), and NaN where the norm is not finite."""
+    norm = ops.sqrt(square)
+    return limit * ops.minimum(1 / norm, 1 / limit) + (norm - norm)
+
+
+def clipped(g: Tensor, settings: Settings) -> Tensor:
+    """Returns the gradient, clipped as the settings say."""
+    if settings.clip_scale is not None:
+        g = g * settings.clip_scale
+    if settings.clip_value is not None:
+        g = ops.clip(g, -settings.clip_value, settings.clip_value)
+    return g
 
 
 def moving_average(average: Tensor, value: Tensor, beta: Tensor) -> Tensor:
@@ -53,30 +82,30 @@ def moving_average(average: Tensor, value: Tensor, beta: Tensor) -> Tensor:
     return average + (value - average) * (1 - beta)
 
 
-def adaptive_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
-    """Returns Adam's P, elementwise.
+def adaptive_root(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns 1 / P of Adam, elementwise.
 
     As in Keras, epsilon is added outside the root of the uncorrected second
     moment (the "epsilon hat" of Kingma & Ba 2014, section 2).
     """
-    corrections = ops.sqrt(settings.correction_2) / settings.correction_1
-    return corrections / (ops.sqrt(v) + epsilon)
+    corrections = settings.correction_1 / ops.sqrt(settings.correction_2)
+    return corrections * (ops.sqrt(v) + epsilon)
 
 
-def corrected_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
-    """Returns Adam's P with epsilon added to the corrected root.
+def corrected_root(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns 1 / P of Adam with epsilon added to the corrected root.
 
-    1 / (1 - beta_1^k) / (sqrt(v / (1 - beta_2^k)) + epsilon): Kingma & Ba
-    2014, algorithm 1 (DSTAdam's form).
+    (1 - beta_1^k) (sqrt(v / (1 - beta_2^k)) + epsilon): Kingma & Ba 2014,
+    algorithm 1 (DSTAdam's form).
     """
     root = ops.sqrt(v / settings.correction_2)
-    return 1 / (settings.correction_1 * (root + epsilon))
+    return settings.correction_1 * (root + epsilon)
 
 
-def uncorrected_scale(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
-    """Returns 1 / (sqrt(v) + epsilon), as RMSprop and Padam have it."""
+def uncorrected_root(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
+    """Returns sqrt(v) + epsilon, 1 / P of RMSprop and Padam."""
     del settings
-    return 1 / (ops.sqrt(v) + epsilon)
+    return ops.sqrt(v) + epsilon
 
 
 def decayed(delta: Tensor, w: Tensor, settings: Settings) -> Tensor:
@@ -121,7 +150,7 @@ def adaptive_update(
     *,
     beta_2: float,
     epsilon: float,
-    scale: Callable[[Tensor, Settings, float], Tensor] = adaptive_scale,
+    root: Callable[[Tensor, Settings, float], Tensor] = adaptive_root,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """One update of Adam (of AMSGrad where `v_max` is given).
 
@@ -132,7 +161,7 @@ def adaptive_update(
     m = moving_average(m, g, settings.beta)
     v = moving_average(v, ops.square(g), beta_2)
     v_max = None if v_max is None else ops.maximum(v_max, v)
-    p = m * scale(v if v_max is None else v_max, settings, epsilon)
+    p = m / root(v if v_max is None else v_max, settings, epsilon)
     return decayed(p * settings.learning_rate, w, settings), m, v, v_max, p
 
 
@@ -148,7 +177,7 @@ def mixed_update(
     beta_2: float,
     epsilon: float,
     nesterov: bool,
-    scale: Callable[[Tensor, Settings, float], Tensor] = adaptive_scale,
+    root: Callable[[Tensor, Settings, float], Tensor] = adaptive_root,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """One update anywhere between Adam (weight 0) and SGD (weight 1).
 
@@ -165,7 +194,7 @@ def mixed_update(
     v = ops.where(pure, v, new_v)
     if v_max is not None:
         v_max = ops.maximum(v_max, v)
-    adaptive = scale(v if v_max is None else v_max, settings, epsilon)
+    adaptive = 1 / root(v if v_max is None else v_max, settings, epsilon)
     direction = m
     if nesterov:
         direction = m + settings.weight * (

@@ -420,8 +420,8 @@ def test_each_phase_is_traced_once_in_an_eager_loop(monkeypatch):
     update = stepper(optimizer, variables).python_function
     for step in range(60):
         update(tf.constant(step))
-    # Adam, one layer switched, both switched.
-    assert sorted(traced_at) == [0, 3, 31]
+    # All phases with the first update, none when one begins.
+    assert traced_at == {0}
 
 
 @every_case

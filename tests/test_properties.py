@@ -181,8 +181,7 @@ def check_configuration(options, gradients, copied):
     if optimizer.has_switched:
         assert 1 <= optimizer.switch_step <= STEPS
         assert optimizer.switch_step == max(optimizer.switch_steps.values())
-    for function in optimizer._phases._functions.values():
-        assert function.experimental_get_tracing_count() <= 1
+    assert set(optimizer._functions.tracing_counts().values()) <= {0, 1}
 
 
 @FEW

@@ -97,10 +97,10 @@ def test_moving_average_is_exponential():
     assert_close(average, 0.25 * (3 * 0.5625 - 0.75 + 4))
 
 
-def test_adaptive_scale_is_adams():
-    scale = rules.adaptive_scale(tensor([4.0, 0.0]), settings(2), 0.5)
-    correction = math.sqrt(1 - BETA_2**3) / (1 - BETA_1**3)
-    assert_close(scale, [correction / 2.5, correction / 0.5])
+def test_adaptive_root_is_adams():
+    root = rules.adaptive_root(tensor([4.0, 0.0]), settings(2), 0.5)
+    correction = (1 - BETA_1**3) / math.sqrt(1 - BETA_2**3)
+    assert_close(root, [2.5 * correction, 0.5 * correction])
 
 
 @pytest.mark.parametrize("decay", [None, 0.1], ids=["no_decay", "decay"])

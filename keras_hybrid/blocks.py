@@ -1,0 +1,174 @@
+"""One pass over memory: a variable's update in blocks that fit the cache.
+
+XLA on a CPU writes one array a kernel, so an update of three arrays is three
+passes over memory. Here a loop walks over the variable in blocks: the kernels
+of one block find its values in the cache, and memory is passed once. The
+weight comes first: it reads everything from memory while it computes the root
+and the division; the slots find their values in the cache.
+
+Such a loop runs on one core, so the variables are dealt out to as many
+clusters as there are cores, and TensorFlow runs these side by side.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+Tensor = Any
+Formula = Callable[..., tuple[list[Tensor], dict[str, Tensor]]]
+
+# In weights. A block of each of the arrays fits a core's first or second
+# cache; variables below the least size fit as they are.
+BLOCK = 2048
+LEAST = 1 << 16
+# More cores than this do not make memory faster.
+_MOST_PARTS = 8
+
+
+def are_worth_it(variable: Any) -> bool:
+    """Whether a variable is updated in blocks: large, and on a CPU."""
+    return int(np.prod(variable.shape)) >= LEAST and _only_cpus()
+
+
+def _only_cpus() -> bool:
+    import tensorflow as tf
+
+    devices = tf.config.list_physical_devices()
+    return all(device.device_type == "CPU" for device in devices)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def parts(variables: Sequence[Any]) -> list[list[int]]:
+    """Deals variables out to the cores, the largest first.
+
+    Returns:
+        The positions of each part's variables, in order; parts are not empty.
+    """
+    sizes = [int(np.prod(v.shape)) for v in variables]
+    count = min(_cores(), _MOST_PARTS, len(sizes))
+    dealt: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        least = loads.index(min(loads))
+        dealt[least].append(i)
+        loads[least] += sizes[i]
+    return [sorted(part) for part in dealt]
+
+
+def block_size(weights: int) -> int:
+    """Returns a size near `BLOCK` that divides the number, or `BLOCK`."""
+    for size in range(2 * BLOCK, BLOCK // 2, -16):
+        if weights % size == 0:
+            return size
+    return BLOCK
+
+
+def update(
+    formula: Formula, grad: Tensor, values: Sequence[Tensor], zero: Tensor
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Applies an elementwise formula block by block, inside XLA.
+
+    Args:
+        formula: Called with a gradient, a weight and its slots, returns their
+            new values in this order, and terms of sums by name. A slot's new
+            value does not depend on the weight.
+        grad: The gradient.
+        values: The weight and its slots.
+        zero: An integer scalar that is 0, which XLA must not know.
+
+    Returns:
+        `(new values, sums)`: the terms summed over all weights.
+    """
+    import tensorflow as tf
+
+    shape = values[0].shape
+    weights = int(np.prod(shape))
+    size = block_size(weights)
+    grad = tf.reshape(grad, [-1])
+    flat = [tf.reshape(value, [-1]) for value in values]
+    example = [tf.zeros((size,), value.dtype) for value in (grad, *flat)]
+    # Longer than a block: what is overwritten whole, XLA would not update in
+    # place.
+    sums = {
+        name: tf.zeros((size + 16,), term.dtype)
+        for name, term in formula(*example)[1].items()
+    }
+
+    def body(
+        i: Tensor, flat: list[Tensor], sums: dict[str, Tensor]
+    ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
+        return i + 1, *_one(formula, grad, flat, sums, i * size, size, zero)
+
+    whole, rest = divmod(weights, size)
+    _, flat, sums = tf.while_loop(
+        lambda i, *_: i < whole, body, (tf.constant(0), flat, sums)
+    )
+    if rest:
+        start = whole * size + zero
+        flat, sums = _one(formula, grad, flat, sums, start, rest, zero)
+    return (
+        [tf.reshape(value, shape) for value in flat],
+        {name: tf.reduce_sum(total) for name, total in sums.items()},
+    )
+
+
+def _one(
+    formula: Formula,
+    grad: Tensor,
+    flat: Sequence[Tensor],
+    sums: dict[str, Tensor],
+    start: Tensor,
+    size: int,
+    zero: Tensor,
+) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Updates one block in place: the weight and the sums before the slots.
+
+    XLA copies a whole array if anything could read it after it is overwritten.
+    So the slots are read once more, at a place that depends on the new weight
+    and sums: only then is it certain that these have read the old slots.
+    Terms are added up elementwise, which is cheap; a sum over the block is not.
+    """
+    import tensorflow as tf
+    from tensorflow.compiler.tf2xla.python import xla
+
+    def read(array: Tensor, at: Tensor, length: int = size) -> Tensor:
+        return xla.dynamic_slice(array, [at], [length])
+
+    def write(array: Tensor, block: Tensor, at: Tensor) -> Tensor:
+        return xla.dynamic_update_slice(array, block, [at])
+
+    def zero_after(array: Tensor, at: Tensor) -> Tensor:
+        entry = read(array, at, 1)[0]
+        integer = getattr(tf, f"int{8 * entry.dtype.size}")
+        bits = tf.cast(tf.bitcast(entry, integer), tf.int32)
+        return tf.bitwise.bitwise_and(bits, zero)
+
+    new, terms = formula(
+        read(grad, start), *[read(array, start) for array in flat]
+    )
+    weight = write(flat[0], new[0], start)
+    sums = {
+        name: write(total, read(total, zero) + terms[name], zero)
+        for name, total in sums.items()
+    }
+    # Read at other places than written, or XLA takes the block for the array.
+    again = start + zero_after(weight, start + zero)
+    for total in sums.values():
+        again += zero_after(total, tf.constant(0))
+    new, _ = formula(
+        read(grad, again), *[read(array, again) for array in (weight, *flat[1:])]
+    )
+    slots = [
+        write(array, block, again)
+        for array, block in zip(flat[1:], new[1:], strict=True)
+    ]
+    return [weight, *slots], sums
