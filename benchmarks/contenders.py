@@ -38,17 +38,17 @@ def tensorflow_steps(case):
     from keras_hybrid.triggers import AtStep
 
     shapes, caller = case["shapes"], case.get("caller", "function")
-    # Arguments, so that nothing folds them into the graph.
-    grads = [tf.constant(g) for g in arrays(shapes, 0.01)]
+    # Variables, so that nothing folds them into the graph.
+    grads = [tf.Variable(g) for g in arrays(shapes, 0.01)]
     start = arrays(shapes, 0.1)
 
     def compiled(update):
+        def step():
+            update(*[grad.read_value() for grad in grads])
+
         if caller == "eager":
-            return lambda: update(*grads)
-        function = tf.function(
-            update, autograph=False, jit_compile=caller == "xla"
-        )
-        return lambda: function(*grads)
+            return step
+        return tf.function(step, autograph=False, jit_compile=caller == "xla")
 
     def keras_step(optimizer, warm_up=3):
         variables = [keras.Variable(w) for w in start]
@@ -108,11 +108,11 @@ def tensorflow_steps(case):
         factor = tf.Variable(0.0)
 
         @tf.function(jit_compile=True, autograph=False)
-        def update(*g):
-            for x, y in zip(w, g, strict=True):
+        def step():
+            for x, y in zip(w, grads, strict=True):
                 x.assign_add(factor * y)
 
-        return lambda: update(*grads)
+        return step
 
     adam = keras.optimizers.Adam
     sgd = keras.optimizers.SGD

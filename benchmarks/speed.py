@@ -217,25 +217,29 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     groups = ("sizes", "counts", "callers", "epochs", "memory")
     parser.add_argument("--groups", nargs="*", choices=groups, default=groups)
+    parser.add_argument("--cases", nargs="*", help="of the first three groups")
     parser.add_argument("--data-dir", help="TFDS's folder")
     asked = parser.parse_args()
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     record["versions"] = versions()
 
     def keep(group, result):
-        record[group] = result
+        record[group] = {**record.get(group, {}), **result}
         RESULT.write_text(json.dumps(record, indent=1) + "\n")
+
+    def chosen(cases):
+        return {k: v for k, v in cases.items() if k in (asked.cases or cases)}
 
     steps = [g for g in asked.groups if g in ("sizes", "counts", "callers")]
     if steps:
         workers = [Worker(library) for library in contenders.LIBRARIES]
         if "sizes" in steps:
-            keep("sizes", step_group(SIZES, workers))
+            keep("sizes", step_group(chosen(SIZES), workers))
         if "counts" in steps:
-            keep("counts", step_group(COUNTS, workers))
+            keep("counts", step_group(chosen(COUNTS), workers))
         if "callers" in steps:
-            only = [w for w in workers[:1]]
-            keep("callers", step_group(CALLERS, only, ("adaptive",)))
+            keras_alone = workers[:1], ("adaptive",)
+            keep("callers", step_group(chosen(CALLERS), *keras_alone))
         for worker in workers:
             worker.close()
     if "epochs" in asked.groups:

@@ -47,6 +47,16 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def balanced(variables: Sequence[Any]) -> bool:
+    """Whether `parts` keep all cores busy.
+
+    Else XLA's own kernels, which share one variable's update, are faster.
+    """
+    sizes = [int(np.prod(v.shape)) for v in variables]
+    most = max(sum(sizes[i] for i in part) for part in parts(variables))
+    return most * min(_cores(), _MOST_PARTS) <= 1.4 * sum(sizes)
+
+
 def parts(variables: Sequence[Any]) -> list[list[int]]:
     """Deals variables out to the cores, the largest first.
 
@@ -79,8 +89,9 @@ def update(
 
     Args:
         formula: Called with a gradient, a weight and its slots, returns their
-            new values in this order, and terms of sums by name. A slot's new
-            value does not depend on the weight.
+            new values in this order, and terms of sums by name. The slots are
+            m, v and v's maximum; no new value depends on the weight, m's may
+            depend on v, the maximum's on v, and v's on itself alone.
         grad: The gradient.
         values: The weight and its slots.
         zero: An integer scalar that is 0, which XLA must not know.
@@ -106,15 +117,17 @@ def update(
     def body(
         i: Tensor, flat: list[Tensor], sums: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        return i + 1, *_one(formula, grad, flat, sums, i * size, size, zero)
+        first, start, old = i * size, i * size, None
+        if weights % size:
+            # The last block begins early and leaves its first weights alone.
+            start = tf.minimum(first, weights - size)
+            old = start + tf.range(size) < first
+        return i + 1, *_one(formula, grad, flat, sums, start, size, old, zero)
 
-    whole, rest = divmod(weights, size)
+    count = -(-weights // size)
     _, flat, sums = tf.while_loop(
-        lambda i, *_: i < whole, body, (tf.constant(0), flat, sums)
+        lambda i, *_: i < count, body, (tf.constant(0), flat, sums)
     )
-    if rest:
-        start = whole * size + zero
-        flat, sums = _one(formula, grad, flat, sums, start, rest, zero)
     return (
         [tf.reshape(value, shape) for value in flat],
         {name: tf.reduce_sum(total) for name, total in sums.items()},
@@ -128,14 +141,18 @@ def _one(
     sums: dict[str, Tensor],
     start: Tensor,
     size: int,
+    old: Tensor | None,
     zero: Tensor,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Updates one block in place: the weight and the sums before the slots.
 
+    Where `old` is true nothing changes.
+
     XLA copies a whole array if anything could read it after it is overwritten.
-    So the slots are read once more, at a place that depends on the new weight
-    and sums: only then is it certain that these have read the old slots.
-    Terms are added up elementwise, which is cheap; a sum over the block is not.
+    So each slot is updated from values read once more, at a place that depends
+    on what was written before: only then is it certain that this has read the
+    old values. The order is m, then the maximum of v, then v, which others
+    read. Terms are added up elementwise, which is cheap; a sum over the block is not.
     """
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python import xla
@@ -152,9 +169,20 @@ def _one(
         bits = tf.cast(tf.bitcast(entry, integer), tf.int32)
         return tf.bitwise.bitwise_and(bits, zero)
 
-    new, terms = formula(
-        read(grad, start), *[read(array, start) for array in flat]
-    )
+    def updated(
+        at: Tensor, arrays: Sequence[Tensor]
+    ) -> tuple[list[Tensor], dict[str, Tensor]]:
+        before = [read(array, at) for array in arrays]
+        new, terms = formula(read(grad, at), *before)
+        if old is not None:
+            new = [tf.where(old, *pair) for pair in zip(before, new, strict=True)]
+            terms = {
+                name: tf.where(old, tf.zeros_like(term), term)
+                for name, term in terms.items()
+            }
+        return new, terms
+
+    new, terms = updated(start, flat)
     weight = write(flat[0], new[0], start)
     sums = {
         name: write(total, read(total, zero) + terms[name], zero)
@@ -164,11 +192,9 @@ def _one(
     again = start + zero_after(weight, start + zero)
     for total in sums.values():
         again += zero_after(total, tf.constant(0))
-    new, _ = formula(
-        read(grad, again), *[read(array, again) for array in (weight, *flat[1:])]
-    )
-    slots = [
-        write(array, block, again)
-        for array, block in zip(flat[1:], new[1:], strict=True)
-    ]
-    return [weight, *slots], sums
+    arrays = [weight, *flat[1:]]
+    for i in (1, *range(len(arrays) - 1, 1, -1)):
+        new, _ = updated(again, arrays)
+        arrays[i] = write(arrays[i], new[i], again)
+        again = start + zero_after(arrays[i], again + zero)
+    return arrays, sums

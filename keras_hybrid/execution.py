@@ -20,8 +20,19 @@ def strategy_is_active() -> bool:
     return bool(tf.distribute.has_strategy())
 
 
-def inside_xla() -> bool:
-    """Whether the graph being traced is compiled by XLA already."""
+def can_compile() -> bool:
+    """Whether tf.functions of our own can run here.
+
+    Not on another backend, under a strategy or where XLA surrounds the call.
+    """
+    return (
+        keras.backend.backend() == "tensorflow"
+        and not strategy_is_active()
+        and not _inside_xla()
+    )
+
+
+def _inside_xla() -> bool:
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 

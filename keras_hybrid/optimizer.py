@@ -378,6 +378,20 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return grads
         return super()._clip_gradients(grads)
 
+    def _update_model_variables_moving_average(
+        self, trainable_variables: Sequence[Any]
+    ) -> None:
+        """Keras' average of the weights, compiled into one pass."""
+        average = super()._update_model_variables_moving_average
+        if self.jit_compile is False or not execution.can_compile():
+            average(trainable_variables)
+            return
+        self._functions.call(
+            "average",
+            functools.partial(average, list(trainable_variables)),
+            jit=True,
+        )
+
     def _apply_weight_decay(self, variables: Sequence[Any]) -> None:
         """Nothing: the update itself decays, with the cool-down's factor."""
 
@@ -403,11 +417,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         indices = tuple(self._get_variable_index(v) for v in variables)
         rate = ops.cast(ops.convert_to_tensor(learning_rate), self._state_dtype)
         step = ops.cast(self.iterations, self._switch_steps.dtype)
-        if keras.backend.backend() != "tensorflow":
-            self._update(variables, indices, "mixed", grads, rate, step)
-        elif execution.strategy_is_active():
+        if execution.strategy_is_active():
             self._distributed_update(variables, indices, grads, rate, step)
-        elif execution.inside_xla():
+        elif not execution.can_compile():
             self._update(variables, indices, "mixed", grads, rate, step)
         else:
             run = functools.partial(self._dispatch, variables, indices)
@@ -452,6 +464,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 (indices, phase), whole, grads, rate, step, jit=jit
             )
             return
+        # XLA's sums are slow, the blocks' are not.
+        in_blocks = blocks.balanced(variables) or bool(
+            phase != "sgd" and self._needs
+        )
         clips = self._clip_scales(grads)
         sums: list[Any] = [None] * len(variables)
         for number, members in enumerate(blocks.parts(variables)):
@@ -460,6 +476,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 [variables[i] for i in members],
                 [indices[i] for i in members],
                 phase,
+                in_blocks,
             )
             rows = self._functions.call(
                 (indices, phase, number),
@@ -503,6 +520,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         variables: Sequence[Any],
         indices: Sequence[int],
         phase: str,
+        in_blocks: bool,
         grads: Sequence[Tensor],
         clips: Sequence[Tensor | None],
         rate: Tensor,
@@ -511,7 +529,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Some variables' part of the update, the large ones in blocks."""
         plan = self._plan(rate, step)
         # No step is negative, which XLA cannot know.
-        zero = ops.cast(ops.minimum(step, 0), "int32")
+        zero = ops.cast(ops.minimum(step, 0), "int32") if in_blocks else None
         return [
             self._update_variable(variable, grad, index, phase, each, zero)
             for variable, grad, index, each in zip(

@@ -115,6 +115,29 @@ def test_small_variables_are_updated_whole():
     assert not blocks.are_worth_it(keras.Variable(np.zeros(65535)))
 
 
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [([8], False), ([8, 8], True), ([5, 2, 1], True), ([9, 1], False)],
+)
+def test_balanced(sizes, expected, monkeypatch):
+    monkeypatch.setattr(blocks, "_cores", lambda: 2)
+    assert blocks.balanced([np.zeros(n) for n in sizes]) is expected
+
+
+@pytest.mark.parametrize("options", [{}, {"sgd_scale": 0.5}], ids=str)
+def test_one_variable_alone(options):
+    def updated(jit_compile):
+        optimizer = HybridOptimizer(
+            0.01, trigger=AtStep(2), jit_compile=jit_compile, **options
+        )
+        w = keras.Variable(np.ones(SHAPES[0]))
+        for grads in gradients():
+            optimizer.apply([tf.constant(grads[0])], [w])
+        return [w.numpy()]
+
+    assert_close(updated("auto"), updated(False), 1e-6)
+
+
 def test_block_size():
     assert blocks.block_size(1 << 20) == 4096
     assert blocks.block_size(784 * 512) % 16 == 0
@@ -137,13 +160,19 @@ def test_parts_hold_every_variable_once(cores, monkeypatch):
         assert loads == [13, 13]
 
 
-@pytest.mark.parametrize("name", ["adam", "amsgrad", "decay", "blend", "sgd"])
+@pytest.mark.parametrize(
+    "name", ["adam", "amsgrad", "decay", "blend", "sgd", "RMSpropWarmup"]
+)
 def test_nothing_is_copied(name):
     """XLA copies a whole variable where it cannot update it in place.
 
     That is what makes a step a hundred times slower, and no number shows it.
     """
-    optimizer = HybridOptimizer(0.01, **CONFIGURATIONS[name])
+    optimizer = (
+        presets.RMSpropWarmup(3)
+        if name == "RMSpropWarmup"
+        else HybridOptimizer(0.01, **CONFIGURATIONS[name])
+    )
     run(optimizer)
     large = {65536 + 17, 256 * 300, 128 * 1024}
     seen = 0
@@ -164,12 +193,20 @@ def test_nothing_is_copied(name):
         text = function.experimental_get_compiler_ir(*arguments)(
             stage="optimized_hlo"
         )
+        entry = text[text.index("\nENTRY") :]
+        whole = [
+            line.strip()
+            for line in entry.splitlines()
+            if any(f"[{size}]" in line.split("(")[0] for size in large)
+        ]
         copies = [
             line
-            for line in text.splitlines()
+            for line in [*whole, *text.splitlines()]
             if " copy(" in line
             and any(f"[{size}]" in line.split(" copy(")[0] for size in large)
         ]
+        # Outside the loop nothing is written: what is, is written whole.
+        copies += [line for line in whole if " fusion(" in line]
         assert "while(" in text
         assert not copies, (phase, copies[:3])
         seen += 1

@@ -1,0 +1,118 @@
+"""README's table of speed.json: each figure beside the bound we set for it.
+
+python benchmarks/speed_table.py
+"""
+
+import json
+from pathlib import Path
+
+RECORD = Path(__file__).with_name("speed.json")
+OURS, PROJECTION = "keras_hybrid", "keras_hybrid, projection"
+TORCH, OPTAX = "torch, fused", "optax, jax.jit"
+
+
+def rows(record):
+    """Returns (what, ratio, bound) for every bound."""
+    sizes, counts, callers = (record[g] for g in ("sizes", "counts", "callers"))
+
+    def step(case, phase, name=OURS, group=sizes):
+        return group[case][phase]["steps"][name]
+
+    def ratio(case, phase, other, name=OURS):
+        return (
+            step(case, phase, name)["median_ms"]
+            / step(case, phase, other)["median_ms"]
+        )
+
+    large = "25 M"
+    adam, sgd, clip = "adaptive", "after the switch", "clipping and decay"
+    yield (
+        "eager loop, 60 small tensors, of keras Adam",
+        step("60 small, eager", adam, group=callers)["of_keras"],
+        0.05,
+    )
+    yield (
+        "tf.function, 60 small tensors, of keras Adam",
+        step("60 small", adam, group=counts)["of_keras"],
+        0.6,
+    )
+    yield "25 M weights, of keras Adam", step(large, adam)["of_keras"], 0.30
+    yield (
+        "25 M, clipping and decay, of keras AdamW",
+        step(large, clip)["of_keras"],
+        0.35,
+    )
+    yield (
+        "25 M, after the switch, of keras SGD",
+        step(large, sgd)["of_keras"],
+        0.5,
+    )
+    yield (
+        "25 M, after the switch, of the adaptive step",
+        step(large, sgd)["median_ms"] / step(large, adam)["median_ms"],
+        0.75,
+    )
+    yield (
+        "25 M, with the sums of the projection, of that without",
+        ratio(large, adam, OURS, PROJECTION),
+        1.15,
+    )
+    for phase, bound in ((adam, 1.25), (sgd, 1.25), (clip, 1.5)):
+        yield (
+            f"25 M, {phase}, of the memory limit",
+            step(large, phase)["of_limit"],
+            bound,
+        )
+    for phase in (adam, sgd):
+        yield (
+            f"25 M, {phase}, of torch's fused kernel",
+            ratio(large, phase, TORCH),
+            1.25,
+        )
+    for phase in (adam, sgd):
+        yield (
+            f"25 M, {phase}, of optax under jax.jit",
+            ratio(large, phase, OPTAX),
+            1.0,
+        )
+    yield (
+        "100 M, a weight's share of the time, of 25 M's",
+        (
+            step("100 M", adam)["median_ms"]
+            / sizes["100 M"][adam]["weights"]
+            / step(large, adam)["median_ms"]
+            * sizes[large][adam]["weights"]
+        ),
+        1.1,
+    )
+    for model in ("MLP 512-512", "CNN", "residual CNN"):
+        for which, name, bound in (
+            ("epoch_s", "an epoch", 1.0),
+            ("first_epoch_s", "the first epoch", 1.3),
+        ):
+            times = record["epochs"][model][which]
+            yield (
+                f"`fit`, {model}, {name}, of keras Adam",
+                times[OURS]["median"] / times["keras Adam"]["median"],
+                bound,
+            )
+    memory = record["memory"][adam]
+    yield (
+        "peak memory at 25 M, of keras Adam",
+        memory[PROJECTION] / memory["keras Adam"],
+        1.0,
+    )
+
+
+def table():
+    """Returns the table in Markdown."""
+    record = json.loads(RECORD.read_text(encoding="utf-8"))
+    lines = ["| ratio | measured | bound | |", "| --- | --- | --- | --- |"]
+    for what, ratio, bound in rows(record):
+        met = "met" if round(ratio, 3) <= bound else "**not met**"
+        lines.append(f"| {what} | {ratio:.3f} | {bound:g} | {met} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(table())
