@@ -43,11 +43,13 @@ def tensorflow_steps(case):
     start = arrays(shapes, 0.1)
 
     def compiled(update):
+        if caller == "eager":
+            tensors = [tf.constant(grad) for grad in grads]
+            return lambda: update(*tensors)
+
         def step():
             update(*[grad.read_value() for grad in grads])
 
-        if caller == "eager":
-            return step
         return tf.function(step, autograph=False, jit_compile=caller == "xla")
 
     def keras_step(optimizer, warm_up=3):
@@ -201,7 +203,7 @@ def torch_steps(case):
 
 
 def jax_steps(case):
-    """optax under jax.jit, with donated buffers."""
+    """The optimizers of optax under jax.jit, with donated buffers."""
     import jax
     import optax
 

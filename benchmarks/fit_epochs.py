@@ -9,7 +9,7 @@ from keras import layers
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.study import datasets
 
-ROUNDS = 3
+ROUNDS = 2
 OPTIMIZERS = {
     "keras Adam": lambda: keras.optimizers.Adam(1e-3),
     "keras_hybrid": lambda: HybridOptimizer(1e-3),

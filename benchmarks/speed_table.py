@@ -96,12 +96,13 @@ def rows(record):
                 times[OURS]["median"] / times["keras Adam"]["median"],
                 bound,
             )
-    memory = record["memory"][adam]
-    yield (
-        "peak memory at 25 M, of keras Adam",
-        memory[PROJECTION] / memory["keras Adam"],
-        1.0,
-    )
+    for size in ("25 M", "100 M"):
+        memory = record["memory"][f"{size}, {adam}"]
+        yield (
+            f"peak memory at {size}, of keras Adam",
+            memory[PROJECTION] / memory["keras Adam"],
+            1.0,
+        )
 
 
 def table():

@@ -13,7 +13,7 @@ clusters as there are cores, and TensorFlow runs these side by side.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -83,7 +83,12 @@ def block_size(weights: int) -> int:
 
 
 def update(
-    formula: Formula, grad: Tensor, values: Sequence[Tensor], zero: Tensor
+    formula: Formula,
+    grad: Tensor,
+    values: Sequence[Tensor],
+    zero: Tensor,
+    names: Collection[str],
+    dtype: str,
 ) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Applies an elementwise formula block by block, inside XLA.
 
@@ -95,6 +100,8 @@ def update(
         grad: The gradient.
         values: The weight and its slots.
         zero: An integer scalar that is 0, which XLA must not know.
+        names: The names of the terms.
+        dtype: The terms' type.
 
     Returns:
         `(new values, sums)`: the terms summed over all weights.
@@ -106,27 +113,22 @@ def update(
     size = block_size(weights)
     grad = tf.reshape(grad, [-1])
     flat = [tf.reshape(value, [-1]) for value in values]
-    example = [tf.zeros((size,), value.dtype) for value in (grad, *flat)]
     # Longer than a block: what is overwritten whole, XLA would not update in
     # place.
-    sums = {
-        name: tf.zeros((size + 16,), term.dtype)
-        for name, term in formula(*example)[1].items()
-    }
+    zeros = {name: tf.zeros((size + 16,), dtype) for name in names}
 
     def body(
         i: Tensor, flat: list[Tensor], sums: dict[str, Tensor]
     ) -> tuple[Tensor, list[Tensor], dict[str, Tensor]]:
-        first, start, old = i * size, i * size, None
-        if weights % size:
-            # The last block begins early and leaves its first weights alone.
-            start = tf.minimum(first, weights - size)
-            old = start + tf.range(size) < first
+        # Where no whole block is left, the last one begins early and leaves
+        # its first weights alone.
+        start = tf.minimum(i * size, weights - size)
+        old = start + tf.range(size) < i * size if weights % size else None
         return i + 1, *_one(formula, grad, flat, sums, start, size, old, zero)
 
     count = -(-weights // size)
     _, flat, sums = tf.while_loop(
-        lambda i, *_: i < count, body, (tf.constant(0), flat, sums)
+        lambda i, *_: i < count, body, (tf.constant(0), flat, zeros)
     )
     return (
         [tf.reshape(value, shape) for value in flat],
@@ -152,7 +154,8 @@ def _one(
     So each slot is updated from values read once more, at a place that depends
     on what was written before: only then is it certain that this has read the
     old values. The order is m, then the maximum of v, then v, which others
-    read. Terms are added up elementwise, which is cheap; a sum over the block is not.
+    read. Terms are added up elementwise, which is cheap; a sum over the block
+    is not.
     """
     import tensorflow as tf
     from tensorflow.compiler.tf2xla.python import xla
@@ -175,7 +178,9 @@ def _one(
         before = [read(array, at) for array in arrays]
         new, terms = formula(read(grad, at), *before)
         if old is not None:
-            new = [tf.where(old, *pair) for pair in zip(before, new, strict=True)]
+            new = [
+                tf.where(old, *pair) for pair in zip(before, new, strict=True)
+            ]
             terms = {
                 name: tf.where(old, tf.zeros_like(term), term)
                 for name, term in terms.items()

@@ -23,13 +23,14 @@ def strategy_is_active() -> bool:
 def can_compile() -> bool:
     """Whether tf.functions of our own can run here.
 
-    Not on another backend, under a strategy or where XLA surrounds the call.
+    Not on another backend, under a strategy, where XLA surrounds the call, or
+    under `tf.config.run_functions_eagerly(True)`.
     """
-    return (
-        keras.backend.backend() == "tensorflow"
-        and not strategy_is_active()
-        and not _inside_xla()
-    )
+    if keras.backend.backend() != "tensorflow" or strategy_is_active():
+        return False
+    import tensorflow as tf
+
+    return not (tf.config.functions_run_eagerly() or _inside_xla())
 
 
 def _inside_xla() -> bool:

@@ -84,7 +84,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         cooldown: None (default) or a `transitions.Cooldown`: a factor on the
             learning rate that falls from the switch on.
         jit_compile: `"auto"` (default): on the TensorFlow backend the update
-            is one XLA-compiled function, unless XLA surrounds it already or a
+            is compiled by XLA, on a CPU large variables in blocks that pass
+            over memory once, unless XLA surrounds it already or a
             tf.distribute strategy is active. False: never. True: as "auto",
             but an error under a strategy or on another backend.
         scale_multiplier: Positive float, default 1.0: a factor on the
@@ -489,10 +490,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
             for i, row in zip(members, rows, strict=True):
                 sums[i] = row
-        finish = functools.partial(self._finish, indices, phase)
-        self._functions.call(
-            (indices, phase, "finish"), finish, sums, rate, step, jit=True
-        )
+        if phase != "sgd" or isinstance(self.sgd_learning_rate, float):
+            finish = functools.partial(self._finish, indices, phase)
+            self._functions.call(
+                (indices, phase, "finish"), finish, sums, rate, step, jit=True
+            )
 
     def _update(
         self,
@@ -576,8 +578,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> dict[str, Tensor]:
         """Updates one variable and its slots; returns its statistics.
 
-        Args:
-            zero: For an update in blocks (`blocks.update`), else None.
+        With `zero` (see `blocks.update`) large variables go in blocks.
         """
         slots = [variable, self._first_moments[index]]
         if phase != "sgd":
@@ -587,7 +588,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         values = [ops.convert_to_tensor(slot) for slot in slots]
         formula = functools.partial(self._new_values, phase, settings)
         if zero is not None and blocks.are_worth_it(variable):
-            new, sums = blocks.update(formula, grad, values, zero)
+            names = () if phase == "sgd" else sorted(self._needs)
+            new, sums = blocks.update(
+                formula, grad, values, zero, names, self._state_dtype
+            )
         else:
             new, terms = formula(grad, *values)
             sums = {name: ops.sum(term) for name, term in terms.items()}
@@ -751,8 +755,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> list[rules.Settings]:
         """Returns each variable's scalars from the plan.
 
-        Args:
-            clips: `_clip_scales`, or None where the gradients are clipped.
+        `clips` is None where the gradients are clipped already.
         """
         columns: dict[tuple[str, str], Any] = {}
 
@@ -784,7 +787,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     decay=_constant(self.weight_decay, dtype)
                     if decays
                     else None,
-                    clip_scale=None if scale is None else ops.cast(scale, dtype),
+                    clip_scale=None
+                    if scale is None
+                    else ops.cast(scale, dtype),
                     clip_value=None if clips is None else self.clipvalue,
                 )
             )

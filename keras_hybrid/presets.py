@@ -15,7 +15,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_hybrid import checks, execution, rules
+from keras_hybrid import checks, rules
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, ProjectionConverged

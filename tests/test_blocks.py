@@ -183,10 +183,7 @@ def test_nothing_is_copied(name):
         members = blocks.parts(optimizer._trainable_variables)[number]
         arguments = (
             [tf.zeros(SHAPES[i]) for i in members],
-            [
-                tf.constant(1.0) if optimizer.clipnorm else None
-                for _ in members
-            ],
+            [tf.constant(1.0) if optimizer.clipnorm else None for _ in members],
             tf.constant(0.01),
             tf.constant(3, optimizer._switch_steps.dtype),
         )
@@ -211,3 +208,13 @@ def test_nothing_is_copied(name):
         assert not copies, (phase, copies[:3])
         seen += 1
     assert seen >= 2
+
+
+def test_with_functions_that_run_eagerly():
+    expected = run(HybridOptimizer(0.01))
+    tf.config.run_functions_eagerly(True)
+    try:
+        got = run(HybridOptimizer(0.01))
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert_close(got, expected, 1e-6)

@@ -99,6 +99,11 @@ def test_readme_has_the_table_of_the_recipes():
     assert table in README
 
 
+def test_readme_has_the_table_of_speed():
+    path = ROOT / "benchmarks" / "speed_table.py"
+    assert runpy.run_path(str(path))["table"]() in README
+
+
 def test_readme_has_the_figures_of_the_forked_search():
     path = ROOT / "benchmarks" / "forked_search.json"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
