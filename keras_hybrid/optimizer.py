@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -682,7 +682,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> dict[str, Tensor]:
         """Returns the terms of the needed sums over one variable's weights."""
         p, g, m, v = (ops.cast(x, self._state_dtype) for x in (p, g, m, v))
-        formulas = {
+        formulas: dict[str, Callable[[], Tensor]] = {
             "step_square": lambda: ops.square(p),
             "step_descent": lambda: p * g,
             "moment_square": lambda: ops.square(m),
