@@ -255,7 +255,7 @@ def peak():
 
 
 def serve(connection, library):
-    """Answers ("prepare", case), ("time", name, calls), ("memory", name)."""
+    """Answers ("prepare", case), ("time", name, seconds), ("memory", name)."""
     steps_of = LIBRARIES[library]
     makers, steps = {}, {}
     while True:

@@ -26,12 +26,16 @@ Formula = Callable[..., tuple[list[Tensor], dict[str, Tensor]]]
 BLOCK = 2048
 LEAST = 1 << 16
 # More cores than this do not make memory faster.
-_MOST_PARTS = 8
+_MOST_CORES = 8
 
 
 def are_worth_it(variable: Any) -> bool:
     """Whether a variable is updated in blocks: large, and on a CPU."""
-    return int(np.prod(variable.shape)) >= LEAST and _only_cpus()
+    return _weights(variable) >= LEAST and _only_cpus()
+
+
+def _weights(variable: Any) -> int:
+    return int(np.prod(variable.shape))
 
 
 def _only_cpus() -> bool:
@@ -43,8 +47,8 @@ def _only_cpus() -> bool:
 
 def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return min(len(os.sched_getaffinity(0)), _MOST_CORES)
+    return min(os.cpu_count() or 1, _MOST_CORES)
 
 
 def balanced(variables: Sequence[Any]) -> bool:
@@ -52,9 +56,9 @@ def balanced(variables: Sequence[Any]) -> bool:
 
     Else XLA's own kernels, which share one variable's update, are faster.
     """
-    sizes = [int(np.prod(v.shape)) for v in variables]
+    sizes = [_weights(v) for v in variables]
     most = max(sum(sizes[i] for i in part) for part in parts(variables))
-    return most * min(_cores(), _MOST_PARTS) <= 1.4 * sum(sizes)
+    return most * _cores() <= 1.4 * sum(sizes)
 
 
 def parts(variables: Sequence[Any]) -> list[list[int]]:
@@ -63,8 +67,8 @@ def parts(variables: Sequence[Any]) -> list[list[int]]:
     Returns:
         The positions of each part's variables, in order; parts are not empty.
     """
-    sizes = [int(np.prod(v.shape)) for v in variables]
-    count = min(_cores(), _MOST_PARTS, len(sizes))
+    sizes = [_weights(v) for v in variables]
+    count = min(_cores(), len(sizes))
     dealt: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
     for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
@@ -109,7 +113,7 @@ def update(
     import tensorflow as tf
 
     shape = values[0].shape
-    weights = int(np.prod(shape))
+    weights = _weights(values[0])
     size = block_size(weights)
     grad = tf.reshape(grad, [-1])
     flat = [tf.reshape(value, [-1]) for value in values]

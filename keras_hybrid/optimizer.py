@@ -508,13 +508,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """The whole update, of one phase or (`"mixed"`) of any."""
         plan = self._plan(rate, step)
         clips = self._clip_scales(grads)
-        settings = self._settings(plan, indices, variables, clips)
-        sums = [
-            self._update_variable(variable, grad, index, phase, each)
-            for variable, grad, index, each in zip(
-                variables, grads, indices, settings, strict=True
-            )
-        ]
+        sums = self._update_each(plan, variables, indices, phase, grads, clips)
         self._advance(plan, indices, phase, sums)
 
     def _update_part(
@@ -532,6 +526,21 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         plan = self._plan(rate, step)
         # No step is negative, which XLA cannot know.
         zero = ops.cast(ops.minimum(step, 0), "int32") if in_blocks else None
+        return self._update_each(
+            plan, variables, indices, phase, grads, clips, zero
+        )
+
+    def _update_each(
+        self,
+        plan: dict[str, Tensor],
+        variables: Sequence[Any],
+        indices: Sequence[int],
+        phase: str,
+        grads: Sequence[Tensor],
+        clips: Sequence[Tensor | None],
+        zero: Tensor | None = None,
+    ) -> list[dict[str, Tensor]]:
+        """Updates variables one by one; returns their statistics."""
         return [
             self._update_variable(variable, grad, index, phase, each, zero)
             for variable, grad, index, each in zip(
