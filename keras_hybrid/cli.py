@@ -1,4 +1,4 @@
-"""The command line: keras-hybrid compare | tune | report."""
+"""The command line: keras-hybrid compare | tune | study | report."""
 
 from __future__ import annotations
 
@@ -89,6 +89,35 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the search, its report and its recipe; a killed search "
         "goes on from it",
     )
+    study = commands.add_parser(
+        "study",
+        help="train all arms in all cells, each tuned; table and report",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    study.add_argument(
+        "--cells",
+        default="all",
+        help="names of cells, separated by commas, such as mnist-good-fit; or "
+        "all",
+    )
+    study.add_argument(
+        "--arms",
+        default="all",
+        help="names of arms, separated by commas; all; or variants, the "
+        "changes of the hybrid that were compared",
+    )
+    study.add_argument("--seeds", type=int, default=5, help="seeds of each arm")
+    study.add_argument(
+        "--workers", type=int, default=1, help="processes, each with one core"
+    )
+    _add_data_dir(study)
+    study.add_argument(
+        "--output",
+        type=Path,
+        default=Path("study-results"),
+        help="folder of the records and the report; a killed study goes on "
+        "from it",
+    )
     report = commands.add_parser(
         "report",
         help="make the report from a folder of records, or of a search, again",
@@ -113,6 +142,10 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=64, help="images an update"
     )
+    _add_data_dir(parser)
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         default=None,
@@ -128,6 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _compare(options)
         elif options.command == "tune":
             _tune(
+                options, list(sys.argv[1:] if arguments is None else arguments)
+            )
+        elif options.command == "study":
+            _study(
                 options, list(sys.argv[1:] if arguments is None else arguments)
             )
         else:
@@ -174,7 +211,7 @@ def _progress(unit: str) -> Any:
 def _compare(options: argparse.Namespace) -> None:
     from keras_hybrid.study import protocol
 
-    names = [name.strip() for name in options.arms.split(",") if name.strip()]
+    names = _names(options.arms, {})
     with _progress("epochs") as bar:
         task = bar.add_task("loading", total=None)
 
@@ -211,6 +248,45 @@ def _compare(options: argparse.Namespace) -> None:
             batch_size=options.batch_size,
             report=tell,
         )
+    _report(options.output)
+
+
+def _names(text: str, groups: dict[str, list[str]]) -> list[str]:
+    """Names separated by commas, or those of a group."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return groups[text] if text in groups else names
+
+
+def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    from keras_hybrid import checks, workers
+    from keras_hybrid.study import arms, campaign, cells
+
+    checks.integer("workers", options.workers, low=1)
+    plan = campaign.Plan(
+        cells=_names(options.cells, {"all": list(cells.CELLS)}),
+        arms=_names(
+            options.arms,
+            {"all": list(arms.STUDY), "variants": list(arms.VARIANTS)},
+        ),
+        seeds=options.seeds,
+        output=options.output,
+        data_dir=options.data_dir,
+    )
+    plan.check()
+    if workers.is_copy():
+        workers.die_with_parent()
+        campaign.run(plan)
+        return
+    with _progress("runs") as bar:
+        task = bar.add_task("study", total=plan.least_runs())
+
+        def look() -> None:
+            bar.update(task, completed=plan.finished_runs())
+
+        workers.run_copies(
+            workers.own_command(arguments), options.workers, look
+        )
+        look()
     _report(options.output)
 
 

@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,34 @@ def atomically(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[bool]:
+    """Yields whether this process alone holds the lock until the end.
+
+    The system releases it when the process ends, however it ends. The file
+    stays, empty.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Writes a mapping; NaN and infinity become null."""
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
+    # A list of numbers on one line: a tenth of the lines.
+    text = re.sub(
+        r"\[\s+[^\[\]{}\"]*?\s+\]",
+        lambda found: " ".join(found[0].split()),
+        text,
+    )
     with atomically(path) as partial:
         partial.write_text(text + "\n", encoding="utf-8")
 

@@ -1,4 +1,6 @@
-"""KerasTuner's chief and workers on this machine, watched over.
+"""Processes that share work on this machine, watched over.
+
+Those of the study take pieces of it by themselves. KerasTuner has a chief:
 
 A worker that dies is started again under its id, so the chief does not wait
 for it for ever; a chief that dies is started again and goes on from its
@@ -21,6 +23,7 @@ RESTARTS = 3
 # The exit code of a clear error, which a restart would only repeat.
 CLEAR_ERROR = 2
 _PARENT = "KERAS_HYBRID_PARENT"
+_COPY = "KERAS_HYBRID_COPY"
 _CHIEF = "chief"
 
 
@@ -105,6 +108,72 @@ def run(
                     # It ends before its workers only between their requests.
                     start(name)
             _check_progress(folder, stall_limit, started)
+
+
+def run_copies(
+    command: Sequence[str],
+    count: int,
+    watch: Callable[[], None] = lambda: None,
+) -> None:
+    """Runs a command in several processes that share the work by themselves.
+
+    Each has a core of its own where the system can do that; one that dies is
+    started again.
+
+    Args:
+        command: It must end by itself.
+        count: Integer of at least 1.
+        watch: Is called about twice a second.
+
+    Raises:
+        ValueError: If one ends with a clear error (it has said which), or
+            they die more than three times.
+    """
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    restarts = 0
+
+    def start(number: int) -> None:
+        running[str(number)] = subprocess.Popen(
+            list(command),
+            env={**os.environ, _PARENT: str(os.getpid()), _COPY: str(number)},
+        )
+
+    with _ended(running):
+        for number in range(count):
+            start(number)
+        while running:
+            time.sleep(0.5)
+            watch()
+            for name, process in list(running.items()):
+                code = process.poll()
+                if code is None:
+                    continue
+                del running[name]
+                if code == CLEAR_ERROR:
+                    raise ValueError(
+                        "A process has ended with the error above. Received: "
+                        f"workers={count}"
+                    )
+                if code != 0:
+                    restarts += 1
+                    if restarts > RESTARTS:
+                        raise ValueError(
+                            f"Processes have died {restarts} times. What is "
+                            "finished is kept; the same command goes on. "
+                            f"Received: workers={count}"
+                        )
+                    start(int(name))
+
+
+def is_copy() -> bool:
+    """Whether `run_copies` has started this process; it gets its core then."""
+    if _COPY not in os.environ:
+        return False
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        own = cores[int(os.environ[_COPY]) % len(cores)]
+        os.sched_setaffinity(0, {own})
+    return True
 
 
 def _environment(name: str, port: int) -> dict[str, str]:

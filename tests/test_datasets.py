@@ -77,7 +77,7 @@ def test_order_is_a_function_of_seed_and_epoch():
 
 def test_images_stay_with_their_labels_and_are_scaled():
     data = small()
-    mean, std = data.moments()
+    mean, std = data.moments
     pipeline, _ = datasets.training_pipeline(data, 5, 0, 0, 1)
     for images, labels in pipeline:
         expected = (labels.numpy() / 255 - mean) / std

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keras_hybrid import cli, snapshot
-from keras_hybrid.study import architectures, datasets, protocol
+from keras_hybrid.study import architectures, arms, datasets, protocol
 from keras_hybrid.study.record import DamagedRecord, Run
 
 
@@ -75,6 +75,34 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
     assert np.all(np.diff(resumed.history["seconds"]) > 0)
 
 
+@pytest.mark.parametrize("name", ["hybrid", "projection", "adamw"])
+def test_a_reused_model_is_as_new(name, tmp_path, monkeypatch):
+    monkeypatch.setitem(architectures.ARCHITECTURES, "linear", dropout_layers)
+    data, arm = tiny_data(), arms.STUDY[name]
+    reused = protocol.Trainer(data, "linear")
+
+    def run(trainer, seed, rate, where):
+        return protocol.train_to(
+            tmp_path / where / f"{seed}-{rate}.json",
+            trainer,
+            arm,
+            seed,
+            4,
+            16,
+            learning_rate=rate,
+        )
+
+    run(reused, 0, 0.1, "reused")
+    before = reused._model
+    again = run(reused, 1, 0.01, "reused")
+    # A schedule is part of the compiled step, a number is not.
+    assert (reused._model is before) == (name != "adamw")
+    fresh = run(protocol.Trainer(data, "linear"), 1, 0.01, "fresh")
+    for history in (again.history, fresh.history):
+        del history["seconds"]
+    assert again == fresh
+
+
 def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     data, arm = tiny_data(), protocol.ARMS["adam"]
     first = protocol.train(data, "linear", arm, 0, 2, tmp_path, 16)
@@ -92,7 +120,9 @@ def test_runs_of_another_configuration_are_not_reused(tmp_path):
 
 
 def test_a_diverged_run_is_recorded_as_diverged(tmp_path):
-    arm = arm_of("wild", lambda budget: (keras.optimizers.SGD(1e30), None))
+    arm = arm_of(
+        "wild", lambda budget, rate: (keras.optimizers.SGD(1e30), None)
+    )
     run = protocol.train(tiny_data(), "mlp", arm, 0, 3, tmp_path, 16)
     assert run.status == "diverged"
     assert run.test_accuracy is None

@@ -7,6 +7,7 @@ TensorFlow Datasets, which downloads what is not in its data_dir yet.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from typing import Any
 
@@ -61,6 +62,7 @@ class Data:
             for split in ("train", "validation", "test")
         }
 
+    @functools.cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of each channel of the train images."""
         images = self.train[0].astype("float32") / 255
@@ -182,7 +184,7 @@ def training_pipeline(
             f"`batch_size` must be at most the {count} training images. "
             f"Received: batch_size={batch_size}"
         )
-    mean, std = data.moments()
+    mean, std = data.moments
     held = tf.constant(images), tf.constant(labels)
 
     def batch_of(chosen: tf.Tensor, epoch: tf.Tensor) -> Any:
@@ -206,7 +208,7 @@ def evaluation_pipeline(
 ) -> tf.data.Dataset:
     """Batches of a split in order, scaled as the training images are."""
     images, labels = getattr(data, split)
-    mean, std = data.moments()
+    mean, std = data.moments
     pipeline = tf.data.Dataset.from_tensor_slices((images, labels))
     return pipeline.batch(batch_size).map(
         lambda x, y: (_scaled(x, mean, std), y)

@@ -1,9 +1,8 @@
-"""The protocol: arms, one run, a comparison over arms and seeds."""
+"""The protocol: one run, and a comparison over arms and seeds."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
 import json
 import math
 import time
@@ -13,157 +12,21 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import checks, presets, snapshot
+from keras_hybrid import checks, snapshot
 from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
+from keras_hybrid.study.arms import ARMS, DEFAULT_ARMS, Arm, Budget
 from keras_hybrid.study.record import DamagedRecord, Run
-from keras_hybrid.transitions import Cooldown, Hard
-from keras_hybrid.triggers import AtEpoch, EpochTrigger
+from keras_hybrid.triggers import EpochTrigger
 from keras_hybrid.versions import versions
 
+__all__ = ["ARMS", "DEFAULT_ARMS", "Arm", "Budget", "compare", "train"]
+
 BATCH_SIZE = 64
-# Not tuned for any data set: Adam's default, and SGD's as often written.
-ADAM_LEARNING_RATE = 1e-3
-SGD_LEARNING_RATE = 0.05
-MOMENTUM = 0.9
-
-
-class Budget(NamedTuple):
-    """How long a run trains."""
-
-    epochs: int
-    steps_per_epoch: int
-
-    @property
-    def steps(self) -> int:
-        """Updates of the whole run."""
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def switch_epoch(self) -> int:
-        """Half of the epochs, at least one."""
-        return max(1, self.epochs // 2)
-
-
-@dataclasses.dataclass(frozen=True)
-class Arm:
-    """One way of training.
-
-    Attributes:
-        name: Short name, for files and the command line.
-        label: Name for people.
-        role: "baseline", "control" or "hybrid".
-        make: Returns the optimizer and the epoch trigger (or None).
-    """
-
-    name: str
-    label: str
-    role: str
-    make: Callable[[Budget], tuple[Any, EpochTrigger | None]]
-
-
-def _adam(budget: Budget) -> tuple[Any, None]:
-    schedule = keras.optimizers.schedules.CosineDecay(
-        ADAM_LEARNING_RATE, budget.steps
-    )
-    return keras.optimizers.Adam(schedule), None
-
-
-def _sgd(budget: Budget) -> tuple[Any, None]:
-    schedule = keras.optimizers.schedules.CosineDecay(
-        SGD_LEARNING_RATE, budget.steps
-    )
-    return keras.optimizers.SGD(schedule, momentum=MOMENTUM), None
-
-
-def _at_half(name: str, label: str, role: str, **arguments: Any) -> Arm:
-    """Constant until half of the epochs, then a cool-down to the end."""
-
-    def make(budget: Budget) -> tuple[Any, EpochTrigger]:
-        optimizer = HybridOptimizer(
-            ADAM_LEARNING_RATE, cooldown=Cooldown(), **arguments
-        )
-        return optimizer, AtEpoch(budget.switch_epoch)
-
-    return Arm(name, label, role, make)
-
-
-def _preset(
-    name: str, label: str, make: Callable[[Budget], HybridOptimizer]
-) -> Arm:
-    return Arm(name, label, "hybrid", lambda budget: (make(budget), None))
-
-
-DEFAULT_ARMS = ("adam", "sgd", "control", "hybrid")
-# The published methods come with their papers' defaults where these do not
-# depend on the length of the training, and without a cool-down.
-ARMS: dict[str, Arm] = {
-    arm.name: arm
-    for arm in (
-        Arm("adam", "Adam, cosine", "baseline", _adam),
-        Arm("sgd", "SGD momentum, cosine", "baseline", _sgd),
-        _at_half(
-            "control",
-            "Adam, cool-down from the switch",
-            "control",
-            transition=Hard(end=0.0),
-        ),
-        _at_half("hybrid", "Adam to SGD, cool-down", "hybrid"),
-        _at_half(
-            "hybrid_norm",
-            "Adam to SGD by norms, cool-down",
-            "hybrid",
-            sgd_scale="norm",
-        ),
-        _at_half(
-            "hybrid_swats",
-            "Adam to SGD by SWATS' average, cool-down",
-            "hybrid",
-            sgd_scale="swats",
-        ),
-        _at_half(
-            "hybrid_model",
-            "Adam to SGD, one rho for the model, cool-down",
-            "hybrid",
-            scale_scope="model",
-        ),
-        _preset("swats", "SWATS", lambda budget: presets.SWATS()),
-        _preset(
-            "swats_layer",
-            "SWATS per layer",
-            lambda budget: presets.SWATS(scope="layer"),
-        ),
-        _preset(
-            "gnmt",
-            "GNMT, switch at half",
-            lambda budget: presets.GNMT(
-                ADAM_LEARNING_RATE, switch_step=budget.steps // 2
-            ),
-        ),
-        _preset(
-            "rmsprop_warmup",
-            "RMSprop warm-up over half",
-            lambda budget: presets.RMSpropWarmup(
-                max(budget.steps // 2, 1), sgd_learning_rate=SGD_LEARNING_RATE
-            ),
-        ),
-        _preset("adabound", "AdaBound", lambda budget: presets.AdaBound()),
-        _preset("amsbound", "AMSBound", lambda budget: presets.AMSBound()),
-        _preset(
-            "dstadam",
-            "DSTAdam",
-            lambda budget: presets.DSTAdam(max(budget.steps, 2)),
-        ),
-        _preset("padam", "Padam", lambda budget: presets.Padam()),
-        _preset("mas", "MAS", lambda budget: presets.MAS()),
-        _preset(
-            "grafted",
-            "Grafted at half",
-            lambda budget: presets.Grafted(max(budget.steps // 2, 1)),
-        ),
-    )
-}
+# Updates a call of the compiled step: it spares small models the overhead of
+# Python, and costs no more than the progress within an epoch.
+_MOST_STEPS_PER_CALL = 40
 
 
 class Progress(NamedTuple):
@@ -194,15 +57,17 @@ class _Watch(keras.callbacks.Callback):
         path: Path,
         history: dict[str, list[float]],
         report: Callable[[int], None],
+        clock: Callable[[], float],
     ) -> None:
         super().__init__()
         self.path = path
+        self.clock = clock
         self.past = history
         self.report = report
         self.trained = history["seconds"][-1] if history else 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._started = time.perf_counter()
+        self._started = self.clock()
         self._counting = True
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -210,7 +75,7 @@ class _Watch(keras.callbacks.Callback):
 
     def _stop(self) -> None:
         if self._counting:
-            self.trained += time.perf_counter() - self._started
+            self.trained += self.clock() - self._started
             self._counting = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -229,12 +94,11 @@ class _Watch(keras.callbacks.Callback):
 
 def _configuration(
     arm: Arm,
-    budget: Budget,
+    made: tuple[Any, EpochTrigger | None],
     data: datasets.Data,
-    architecture: str,
     batch_size: int,
 ) -> dict[str, Any]:
-    optimizer, trigger = arm.make(budget)
+    optimizer, trigger = made
     return {
         "label": arm.label,
         "role": arm.role,
@@ -261,6 +125,74 @@ def run_path(
     return folder / cell / f"{arm}-seed{seed}.json"
 
 
+class Trainer:
+    """Compiles a model for an arm, once for many seeds and learning rates.
+
+    Whatever a run starts with is set anew, so that it equals the run of a
+    model of its own bit for bit; only the compiled step is kept.
+
+    Args:
+        data: The data of all runs.
+        architecture: Name of the architecture.
+    """
+
+    def __init__(self, data: datasets.Data, architecture: str) -> None:
+        self.data = data
+        self.architecture = architecture
+        self._key: str | None = None
+        self._model: keras.Model = None
+
+    def start(
+        self,
+        made: tuple[Any, EpochTrigger | None],
+        seed: int,
+        steps_per_epoch: int,
+    ) -> keras.Model:
+        """Returns a compiled model as new, its optimizer built."""
+        optimizer, _ = made
+        keras.utils.set_random_seed(seed)
+        model = architectures.build(
+            self.architecture, self.data.image_shape, self.data.classes
+        )
+        content = _serialized(optimizer)
+        rate = content["config"].get("learning_rate")
+        if isinstance(rate, float):
+            del content["config"]["learning_rate"]
+        key = json.dumps(content, sort_keys=True)
+        if key == self._key:
+            self._reset(model, rate)
+            return self._model
+        model.compile(
+            optimizer=optimizer,
+            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=["accuracy"],
+            steps_per_execution=steps_per_call(steps_per_epoch),
+        )
+        optimizer.build(model.trainable_variables)
+        self._key, self._model = key, model
+        self._fresh = [v.numpy() for v in optimizer.variables]
+        return model
+
+    def _reset(self, fresh: keras.Model, rate: float) -> None:
+        optimizer = self._model.optimizer
+        # Metrics, which come last, are reset by fit.
+        for old, new in zip(
+            self._model.variables, fresh.variables, strict=False
+        ):
+            old.assign(new.value)
+        for variable, value in zip(
+            optimizer.variables, self._fresh, strict=True
+        ):
+            variable.assign(value)
+        if isinstance(rate, float):
+            optimizer.learning_rate = rate
+
+
+def steps_per_call(steps: int) -> int:
+    """Returns the largest divisor of an epoch's updates up to 40."""
+    return max(n for n in range(1, _MOST_STEPS_PER_CALL + 1) if steps % n == 0)
+
+
 def train(
     data: datasets.Data,
     architecture: str,
@@ -271,57 +203,95 @@ def train(
     batch_size: int = BATCH_SIZE,
     report: Callable[[int], None] = lambda epoch: None,
 ) -> Run:
+    """Trains one arm of `compare` with one seed (see `train_to`)."""
+    return train_to(
+        run_path(folder, data.name, architecture, epochs, arm.name, seed),
+        Trainer(data, architecture),
+        arm,
+        seed,
+        epochs,
+        batch_size,
+        report,
+    )
+
+
+def train_to(
+    path: Path,
+    trainer: Trainer,
+    arm: Arm,
+    seed: int,
+    epochs: int,
+    batch_size: int,
+    report: Callable[[int], None] = lambda epoch: None,
+    *,
+    learning_rate: float | None = None,
+    further: Mapping[str, Any] | None = None,
+    read_test: bool = True,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Run:
     """Trains one arm with one seed, or goes on where a killed run stopped.
 
     After each epoch the whole state is kept in a snapshot beside the record;
     when the record is written the snapshot is removed. The test split is read
     once, at the end.
 
+    Args:
+        path: The record.
+        trainer: Has the data and the architecture.
+        arm: What is trained.
+        seed: Of weights, data order and dropout.
+        epochs: The cell's; the arm gets its share.
+        batch_size: Images an update.
+        report: Is told each finished epoch.
+        learning_rate: None (default) for the arm's own.
+        further: What else the configuration says.
+        read_test: Whether the test split is read; not while tuning.
+        clock: What the seconds are read from.
+
     Raises:
         ValueError: If the record there has another configuration, or is
             damaged; the message says what to do.
     """
-    budget = Budget(epochs, len(data.train[1]) // batch_size)
-    path = run_path(folder, data.name, architecture, epochs, arm.name, seed)
-    configuration = _configuration(arm, budget, data, architecture, batch_size)
+    data = trainer.data
+    budget = arm.budget(epochs, len(data.train[1]) // batch_size)
+    made = arm.make(
+        budget, arm.learning_rate if learning_rate is None else learning_rate
+    )
+    configuration = {
+        **_configuration(arm, made, data, batch_size),
+        **(further or {}),
+    }
     finished = _finished(path, configuration)
     if finished is not None:
         return finished
-    keras.utils.set_random_seed(seed)
-    optimizer, trigger = arm.make(budget)
-    model = architectures.build(architecture, data.image_shape, data.classes)
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-    )
-    optimizer.build(model.trainable_variables)
+    model = trainer.start(made, seed, budget.steps_per_epoch)
+    optimizer, trigger = model.optimizer, made[1]
     kept = path.with_suffix(".npz")
     history: dict[str, list[float]] = {}
     if kept.exists():
         history = snapshot.restore(kept, model)
     first_epoch = len(history.get("loss", []))
-    watch = _Watch(kept, history, report)
+    watch = _Watch(kept, history, report, clock)
     callbacks: list[Any] = [watch]
     if isinstance(optimizer, HybridOptimizer):
         callbacks.insert(0, SwitchCallback(trigger, verbose=0))
-    if first_epoch < epochs:
+    if first_epoch < budget.epochs:
         pipeline, steps = datasets.training_pipeline(
-            data, batch_size, seed, first_epoch, epochs
+            data, batch_size, seed, first_epoch, budget.epochs
         )
         model.fit(
             pipeline,
             steps_per_epoch=steps,
             initial_epoch=first_epoch,
-            epochs=epochs,
+            epochs=budget.epochs,
             shuffle=False,
             validation_data=datasets.evaluation_pipeline(data, "validation"),
             callbacks=callbacks,
             verbose=0,
         )
-    diverged = len(history.get("loss", [])) < epochs
+    diverged = len(history.get("loss", [])) < budget.epochs
     test_loss = test_accuracy = None
-    if not diverged:
+    if read_test and not diverged:
         scores = model.evaluate(
             datasets.evaluation_pipeline(data, "test"),
             verbose=0,
@@ -330,7 +300,7 @@ def train(
         test_loss, test_accuracy = scores["loss"], scores["accuracy"]
     run = Run(
         dataset=data.name,
-        architecture=architecture,
+        architecture=trainer.architecture,
         arm=arm.name,
         seed=seed,
         epochs=epochs,

@@ -1,0 +1,417 @@
+"""Arms: the ways of training that are compared.
+
+`ARMS` are those of `keras-hybrid compare`, at usual learning rates and without
+weight decay. `STUDY` are those of the study, each with its learning rate tuned
+and the weight decay that is usual for its family. `VARIANTS` are the hybrids
+from which the study chose.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_hybrid import presets
+from keras_hybrid.optimizer import HybridOptimizer
+from keras_hybrid.transitions import Blend, Cooldown, Hard
+from keras_hybrid.triggers import (
+    AtEpoch,
+    AtStep,
+    EpochTrigger,
+    GeneralizationGap,
+    Plateau,
+    ProjectionConverged,
+)
+
+# Adam's default, and SGD's as often written: where the tuning starts.
+ADAM_LEARNING_RATE = 1e-3
+SGD_LEARNING_RATE = 0.05
+MOMENTUM = 0.9
+# Decoupled in both families. SGD at 0.1 with 5e-4 (He et al. 2016) takes
+# 5e-5 of a weight a step, Adam at 1e-3 with 0.05 likewise.
+ADAM_DECAY = 0.05
+SGD_DECAY = 5e-4
+# Where a trigger that waits for something has not fired, the switch comes
+# here: without its cool-down a run would not end.
+LATEST = 0.8
+SHORT = 0.7
+
+
+class Budget(NamedTuple):
+    """How long a run trains."""
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def steps(self) -> int:
+        """Updates of the whole run."""
+        return self.epochs * self.steps_per_epoch
+
+    def epoch(self, fraction: float) -> int:
+        """The epoch at a fraction of the run, neither its start nor its end."""
+        return min(max(1, round(fraction * self.epochs)), self.epochs - 1)
+
+    @property
+    def switch_epoch(self) -> int:
+        """Half of the epochs, at least one."""
+        return max(1, self.epochs // 2)
+
+
+Made = tuple[Any, EpochTrigger | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Arm:
+    """One way of training.
+
+    Attributes:
+        name: Short name, for files and the command line.
+        label: Name for people.
+        role: "baseline", "control" or "hybrid".
+        make: Returns the optimizer and the epoch trigger (or None) of a budget
+            and a learning rate.
+        learning_rate: The one it has untuned.
+        share: The fraction of the cell's epochs that it gets.
+        tuned_as: The arm whose tuned learning rate it takes; None: its own.
+        control: For hybrids of the study, the arm with the same trigger and
+            cool-down that stays with Adam.
+    """
+
+    name: str
+    label: str
+    role: str
+    make: Callable[[Budget, float], Made]
+    learning_rate: float = ADAM_LEARNING_RATE
+    share: float = 1.0
+    tuned_as: str | None = None
+    control: str | None = None
+
+    def budget(self, epochs: int, steps_per_epoch: int) -> Budget:
+        """Returns what the arm gets in a cell of so many epochs."""
+        return Budget(max(2, round(self.share * epochs)), steps_per_epoch)
+
+    def shortened(self) -> Arm:
+        """Returns the arm at 70 % of the epochs."""
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}@70",
+            label=f"{self.label}, 70 % of the epochs",
+            share=SHORT,
+            tuned_as=self.tuned_as or self.name,
+            control=None if self.control is None else f"{self.control}@70",
+        )
+
+
+def _cosine(
+    name: str,
+    label: str,
+    optimizer: Callable[..., Any],
+    learning_rate: float = ADAM_LEARNING_RATE,
+    **arguments: Any,
+) -> Arm:
+    """A baseline of Keras, its learning rate on a cosine to zero."""
+
+    def make(budget: Budget, rate: float) -> Made:
+        schedule = keras.optimizers.schedules.CosineDecay(rate, budget.steps)
+        return optimizer(schedule, **arguments), None
+
+    return Arm(name, label, "baseline", make, learning_rate)
+
+
+def _hybrid(
+    name: str,
+    label: str,
+    when: Callable[[Budget], Any] = lambda b: AtEpoch(b.switch_epoch),
+    how: Callable[[Budget], Any] = lambda b: None,
+    role: str = "hybrid",
+    **arguments: Any,
+) -> Arm:
+    """Adam at a constant rate until the trigger, then a cool-down."""
+
+    def make(budget: Budget, rate: float) -> Made:
+        trigger = when(budget)
+        own = None if isinstance(trigger, EpochTrigger) else trigger
+        optimizer = HybridOptimizer(
+            rate,
+            trigger=own,
+            transition=how(budget),
+            **{"cooldown": Cooldown(), **arguments},
+        )
+        return optimizer, trigger if own is None else None
+
+    return Arm(name, label, role, make)
+
+
+def _at(fraction: float) -> Callable[[Budget], EpochTrigger]:
+    return lambda budget: AtEpoch(budget.epoch(fraction))
+
+
+def _blend(**arguments: Any) -> Callable[[Budget], Blend]:
+    """A blend over the first half of what is left at half of the run."""
+
+    def make(budget: Budget) -> Blend:
+        left = budget.steps - budget.switch_epoch * budget.steps_per_epoch
+        return Blend(max(1, left // 2), **arguments)
+
+    return make
+
+
+def _preset(
+    name: str, label: str, make: Callable[[Budget, float], HybridOptimizer]
+) -> Arm:
+    return Arm(
+        name, label, "hybrid", lambda budget, rate: (make(budget, rate), None)
+    )
+
+
+def _named(arms: Iterable[Arm]) -> dict[str, Arm]:
+    return {arm.name: arm for arm in arms}
+
+
+DEFAULT_ARMS = ("adam", "sgd", "control", "hybrid")
+# The published methods come with their papers' defaults where these do not
+# depend on the length of the training, and without a cool-down.
+ARMS = _named(
+    (
+        _cosine("adam", "Adam, cosine", keras.optimizers.Adam),
+        _cosine(
+            "sgd",
+            "SGD momentum, cosine",
+            keras.optimizers.SGD,
+            SGD_LEARNING_RATE,
+            momentum=MOMENTUM,
+        ),
+        _hybrid(
+            "control",
+            "Adam, cool-down from the switch",
+            how=lambda b: Hard(end=0.0),
+            role="control",
+        ),
+        _hybrid("hybrid", "Adam to SGD, cool-down"),
+        _hybrid(
+            "hybrid_norm", "Adam to SGD by norms, cool-down", sgd_scale="norm"
+        ),
+        _hybrid(
+            "hybrid_swats",
+            "Adam to SGD by SWATS' average, cool-down",
+            sgd_scale="swats",
+        ),
+        _hybrid(
+            "hybrid_model",
+            "Adam to SGD, one rho for the model, cool-down",
+            scale_scope="model",
+        ),
+        _preset("swats", "SWATS", lambda b, rate: presets.SWATS(rate)),
+        _preset(
+            "swats_layer",
+            "SWATS per layer",
+            lambda b, rate: presets.SWATS(rate, scope="layer"),
+        ),
+        _preset(
+            "gnmt",
+            "GNMT, switch at half",
+            lambda b, rate: presets.GNMT(rate, switch_step=b.steps // 2),
+        ),
+        _preset(
+            "rmsprop_warmup",
+            "RMSprop warm-up over half",
+            lambda b, rate: presets.RMSpropWarmup(
+                max(b.steps // 2, 1), sgd_learning_rate=SGD_LEARNING_RATE
+            ),
+        ),
+        _preset("adabound", "AdaBound", lambda b, rate: presets.AdaBound()),
+        _preset("amsbound", "AMSBound", lambda b, rate: presets.AMSBound()),
+        _preset(
+            "dstadam",
+            "DSTAdam",
+            lambda b, rate: presets.DSTAdam(max(b.steps, 2)),
+        ),
+        _preset("padam", "Padam", lambda b, rate: presets.Padam()),
+        _preset("mas", "MAS", lambda b, rate: presets.MAS()),
+        _preset(
+            "grafted",
+            "Grafted at half",
+            lambda b, rate: presets.Grafted(max(b.steps // 2, 1)),
+        ),
+    )
+)
+
+_DECAYED: dict[str, Any] = {"weight_decay": ADAM_DECAY}
+_SGD: dict[str, Any] = {"momentum": MOMENTUM, "weight_decay": SGD_DECAY}
+
+BASELINES = _named(
+    (
+        _cosine(
+            "sgd",
+            "SGD momentum, cosine",
+            keras.optimizers.SGD,
+            SGD_LEARNING_RATE,
+            **_SGD,
+        ),
+        _cosine(
+            "nesterov",
+            "SGD Nesterov, cosine",
+            keras.optimizers.SGD,
+            SGD_LEARNING_RATE,
+            nesterov=True,
+            **_SGD,
+        ),
+        _cosine("adam", "Adam, cosine", keras.optimizers.Adam),
+        _cosine("adamw", "AdamW, cosine", keras.optimizers.AdamW, **_DECAYED),
+    )
+)
+
+
+def _plateau(budget: Budget) -> EpochTrigger:
+    patience = max(1, budget.epochs // 10)
+    latest = AtEpoch(budget.epoch(LATEST))
+    return Plateau("val_loss", patience=patience) | latest
+
+
+def _gap(budget: Budget) -> EpochTrigger:
+    return GeneralizationGap(0.1) | AtEpoch(budget.epoch(LATEST))
+
+
+def _settled(budget: Budget) -> Any:
+    latest = budget.epoch(LATEST) * budget.steps_per_epoch
+    return ProjectionConverged() | AtStep(latest)
+
+
+def _control(name: str, label: str, **arguments: Any) -> Arm:
+    return _hybrid(
+        name,
+        f"Control: AdamW, cool-down {label}",
+        how=lambda b: Hard(end=0.0),
+        role="control",
+        **_DECAYED,
+        **arguments,
+    )
+
+
+CONTROLS = _named(
+    (
+        _control("control", "from half"),
+        *(
+            dataclasses.replace(
+                _control(f"{name}_control", label, when=when), tuned_as=name
+            )
+            for name, label, when in (
+                ("plateau", "from a plateau", _plateau),
+                ("gap", "from a generalization gap", _gap),
+                ("projection", "when the projection settles", _settled),
+            )
+        ),
+    )
+)
+
+
+def _study_hybrid(
+    name: str, label: str, control: str = "control", **arguments: Any
+) -> Arm:
+    arm = _hybrid(name, label, **{**_DECAYED, **arguments})
+    return dataclasses.replace(arm, control=control)
+
+
+HYBRIDS = _named(
+    (
+        _study_hybrid("hybrid", "Hybrid, switch at half"),
+        _study_hybrid(
+            "plateau",
+            "Hybrid, switch at a plateau",
+            "plateau_control",
+            when=_plateau,
+        ),
+        _study_hybrid(
+            "gap",
+            "Hybrid, switch at a generalization gap",
+            "gap_control",
+            when=_gap,
+        ),
+        _study_hybrid(
+            "projection",
+            "Hybrid, switch when the projection settles",
+            "projection_control",
+            when=_settled,
+        ),
+        _study_hybrid(
+            "swats",
+            "SWATS' rho, switch when the projection settles",
+            "projection_control",
+            when=_settled,
+            sgd_scale="swats",
+            scale_scope="model",
+        ),
+        _study_hybrid("layer", "Hybrid, one rho a layer", scale_scope="layer"),
+        _study_hybrid(
+            "model", "Hybrid, one rho for the model", scale_scope="model"
+        ),
+        _study_hybrid("blend", "Hybrid, blend", how=_blend()),
+        _study_hybrid(
+            "partial", "Hybrid, blend to one half", how=_blend(end=0.5)
+        ),
+    )
+)
+SHORTENED = (
+    "control",
+    "plateau_control",
+    "hybrid",
+    "plateau",
+    "blend",
+    "partial",
+)
+STUDY = {
+    **BASELINES,
+    **CONTROLS,
+    **HYBRIDS,
+    **_named({**CONTROLS, **HYBRIDS}[name].shortened() for name in SHORTENED),
+}
+# One change of `hybrid` each, at its tuned learning rate.
+VARIANTS = _named(
+    dataclasses.replace(arm, tuned_as="hybrid")
+    for arm in (
+        *(
+            _study_hybrid(
+                f"at{round(100 * fraction)}",
+                f"switch at {fraction:.0%}",
+                when=_at(fraction),
+            )
+            for fraction in (0.2, 0.35, 0.65, 0.8)
+        ),
+        *(
+            _study_hybrid(
+                f"x{factor:g}",
+                f"rho times {factor:g}",
+                scale_multiplier=factor,
+            )
+            for factor in (0.5, 2.0, 4.0)
+        ),
+        _study_hybrid("norm", "rho by norms", sgd_scale="norm"),
+        _study_hybrid(
+            "geometric",
+            "blend, geometric",
+            how=_blend(path="geometric"),
+        ),
+        _study_hybrid(
+            "geometric_half",
+            "blend to one half, geometric",
+            how=_blend(path="geometric", end=0.5),
+        ),
+        _study_hybrid("end75", "blend to three quarters", how=_blend(end=0.75)),
+        _study_hybrid(
+            "linear",
+            "cool-down linear",
+            cooldown=Cooldown("linear"),
+        ),
+        _study_hybrid("nesterov_after", "Nesterov after", nesterov=True),
+        _study_hybrid("momentum95", "momentum 0.95 after", momentum=0.95),
+        _study_hybrid("momentum80", "momentum 0.8 after", momentum=0.8),
+        _study_hybrid("undecayed", "no weight decay", weight_decay=None),
+        _study_hybrid(
+            "decay4", "weight decay times 4", weight_decay=4 * ADAM_DECAY
+        ),
+    )
+)

@@ -1,0 +1,213 @@
+"""The study: every arm of every cell, tuned, then trained with every seed.
+
+A piece of work is one arm of one cell: its learning rate is tuned on the
+validation split with a seed of its own, then it is trained with every seed,
+and the test split read once. Each run is a record, what is finished is not
+repeated, and several processes may share one folder: a piece is locked while a
+process works on it, and the lock ends with the process.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_hybrid import checks, files
+from keras_hybrid.study import arms as all_arms
+from keras_hybrid.study import protocol, tuning
+from keras_hybrid.study.arms import Arm
+from keras_hybrid.study.cells import CELLS, Cell
+from keras_hybrid.study.record import Run
+
+# Not one of the seeds that are reported.
+TUNING_SEED = 1000
+SEEDS = 5
+
+
+class Plan(NamedTuple):
+    """What a study consists of.
+
+    Attributes:
+        cells: Names from `cells.CELLS`.
+        arms: Names from `arms.STUDY` and `arms.VARIANTS`.
+        seeds: Number of seeds, 0 to seeds - 1.
+        output: Folder of the records.
+        data_dir: TFDS's folder, or None.
+    """
+
+    cells: Sequence[str]
+    arms: Sequence[str]
+    seeds: int
+    output: Path
+    data_dir: str | None
+
+    def check(self) -> None:
+        """Raises ValueError or TypeError if a field is out of range."""
+        for name in self.cells:
+            checks.choice("cells", name, CELLS)
+        for name in self.arms:
+            checks.choice("arms", name, known_arms())
+        checks.integer("seeds", self.seeds, low=1)
+
+    def least_runs(self) -> int:
+        """How many runs there are if no tuning needs more trials."""
+        tuned = sum(known_arms()[name].tuned_as is None for name in self.arms)
+        of_cell = tuned * tuning.TRIALS + len(self.arms) * self.seeds
+        return of_cell * len(self.cells)
+
+    def finished_runs(self) -> int:
+        """How many records of the plan there are, tuning included."""
+        return sum(
+            len(list(folder.glob(pattern)))
+            for cell in self.cells
+            for arm in self.arms
+            for folder, pattern in (
+                (self.output / cell, f"{arm}-seed*.json"),
+                (self.output / cell / "tuning", f"{arm}-*.json"),
+            )
+        )
+
+    def pieces(self) -> Iterator[tuple[Cell, str, list[Arm]]]:
+        """Cells, and the arms that share a tuned learning rate."""
+        groups: dict[str, list[Arm]] = {}
+        for arm in (known_arms()[name] for name in self.arms):
+            groups.setdefault(arm.tuned_as or arm.name, []).append(arm)
+        for cell in self.cells:
+            for name, members in groups.items():
+                yield CELLS[cell], name, members
+
+
+def known_arms() -> dict[str, Arm]:
+    """All arms by name."""
+    return {**all_arms.STUDY, **all_arms.VARIANTS}
+
+
+class Tuned(NamedTuple):
+    """The result of tuning an arm.
+
+    Attributes:
+        learning_rate: The best on the validation split.
+        trials: How many were trained.
+    """
+
+    learning_rate: float
+    trials: int
+
+
+def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
+    """Works on what is not finished and not locked by another process.
+
+    Args:
+        plan: The study.
+        report: Is told each record, new or old, with the cell's name.
+
+    Raises:
+        ValueError: If a name is unknown, the data cannot be had, or the folder
+            holds runs of another configuration.
+    """
+    plan.check()
+    data: Any = None
+    loaded: Cell | None = None
+    for cell, name, members in plan.pieces():
+        folder = plan.output / cell.name
+        with files.locked(folder / f"{name}.lock") as is_ours:
+            waiting = [
+                arm
+                for arm in members
+                if not all(
+                    path.exists() for path in run_paths(folder, arm, plan.seeds)
+                )
+            ]
+            if not is_ours or not waiting:
+                continue
+            if loaded != cell:
+                data, loaded = cell.load(plan.data_dir), cell
+            keras.backend.clear_session()
+            piece = _Piece(
+                cell, protocol.Trainer(data, cell.architecture), folder, report
+            )
+            tuned = piece.tune(known_arms()[name])
+            for arm in waiting:
+                piece.train(arm, tuned, plan.seeds)
+
+
+def run_paths(folder: Path, arm: Arm, seeds: int) -> list[Path]:
+    """Returns where the records of an arm are, one a seed."""
+    return [folder / f"{arm.name}-seed{seed}.json" for seed in range(seeds)]
+
+
+class _Piece:
+    """One arm of one cell, and those that take its learning rate."""
+
+    def __init__(
+        self,
+        cell: Cell,
+        trainer: protocol.Trainer,
+        folder: Path,
+        report: Callable[[str, Run], None] | None,
+    ) -> None:
+        self.cell = cell
+        self.trainer = trainer
+        self.folder = folder
+        self.report = report
+
+    def _one(
+        self, path: Path, arm: Arm, seed: int, further: Any, **arguments: Any
+    ) -> Run:
+        record = protocol.train_to(
+            path,
+            self.trainer,
+            arm,
+            seed,
+            self.cell.epochs,
+            self.cell.batch_size,
+            # With a core for each process, it is what a quiet core would take.
+            clock=time.process_time,
+            further={
+                "regime": self.cell.regime,
+                "share": arm.share,
+                "control": arm.control,
+                **further,
+            },
+            **arguments,
+        )
+        if self.report is not None:
+            self.report(self.cell.name, record)
+        return record
+
+    def tune(self, arm: Arm) -> Tuned:
+        """Finds the learning rate on the validation split."""
+        center = tuning.start(arm.learning_rate)
+        scores: dict[int, float] = {}
+        while (place := tuning.next_place(scores, center)) is not None:
+            rate = tuning.learning_rate(place)
+            record = self._one(
+                self.folder / "tuning" / f"{arm.name}-{rate:g}.json",
+                arm,
+                TUNING_SEED,
+                {"is_tuning": True},
+                learning_rate=rate,
+                read_test=False,
+            )
+            finished = record.status == "finished"
+            scores[place] = (
+                record.history["val_accuracy"][-1] if finished else -math.inf
+            )
+        best = tuning.best_place(scores)
+        return Tuned(tuning.learning_rate(best), len(scores))
+
+    def train(self, arm: Arm, tuned: Tuned, seeds: int) -> None:
+        """Trains with every seed at the tuned learning rate."""
+        further = {
+            "tuned_learning_rate": tuned.learning_rate,
+            "tuning_trials": tuned.trials if arm.tuned_as is None else 0,
+        }
+        for seed, path in enumerate(run_paths(self.folder, arm, seeds)):
+            self._one(
+                path, arm, seed, further, learning_rate=tuned.learning_rate
+            )
