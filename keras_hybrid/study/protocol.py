@@ -95,7 +95,7 @@ class _Watch(keras.callbacks.Callback):
 def _configuration(
     arm: Arm,
     made: tuple[Any, EpochTrigger | None],
-    data: datasets.Data,
+    data: datasets.AnyData,
     batch_size: int,
 ) -> dict[str, Any]:
     optimizer, trigger = made
@@ -134,11 +134,18 @@ class Trainer:
     Args:
         data: The data of all runs.
         architecture: Name of the architecture.
+        precision: Keras' dtype policy.
     """
 
-    def __init__(self, data: datasets.Data, architecture: str) -> None:
+    def __init__(
+        self,
+        data: datasets.AnyData,
+        architecture: str,
+        precision: str = "float32",
+    ) -> None:
         self.data = data
         self.architecture = architecture
+        self.precision = precision
         self._key: str | None = None
         self._model: keras.Model = None
 
@@ -151,9 +158,14 @@ class Trainer:
         """Returns a compiled model as new, its optimizer built."""
         optimizer, _ = made
         keras.utils.set_random_seed(seed)
-        model = architectures.build(
-            self.architecture, self.data.image_shape, self.data.classes
-        )
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(self.precision)
+        try:
+            model = architectures.build(
+                self.architecture, self.data.image_shape, self.data.classes
+            )
+        finally:
+            keras.config.set_dtype_policy(before)
         content = _serialized(optimizer)
         rate = content["config"].get("learning_rate")
         if isinstance(rate, float):
@@ -194,7 +206,7 @@ def steps_per_call(steps: int) -> int:
 
 
 def train(
-    data: datasets.Data,
+    data: datasets.AnyData,
     architecture: str,
     arm: Arm,
     seed: int,
@@ -253,7 +265,7 @@ def train_to(
             damaged; the message says what to do.
     """
     data = trainer.data
-    budget = arm.budget(epochs, len(data.train[1]) // batch_size)
+    budget = arm.budget(epochs, data.sizes["train"] // batch_size)
     made = arm.make(
         budget, arm.learning_rate if learning_rate is None else learning_rate
     )
@@ -386,7 +398,7 @@ def compare(
         ValueError: If a name is unknown, a number is out of range, the data
             cannot be had, or `output` holds other runs.
     """
-    checks.choice("dataset", dataset, datasets.NAMES)
+    datasets.check(dataset)
     checks.choice("architecture", architecture, architectures.ARCHITECTURES)
     checks.integer("epochs", epochs, low=2)
     checks.integer("seeds", seeds, low=1)

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_hybrid import files
-from keras_hybrid.study import figures, pages
+from keras_hybrid.study import figures, glance, pages
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import Interval
 from keras_hybrid.study.summary import (
@@ -48,19 +48,25 @@ NOTES = (
     "(Student's t); a diverged seed is counted, and in no mean.",
     "Differences are paired by seed, in percentage points of test accuracy, "
     "with a 95 % bootstrap interval. p: paired t-test, adjusted by Holm over "
-    "all arms and cells compared with this kind of reference. With few seeds "
+    "the cells in which the arm is compared with this kind of reference. With "
+    "few seeds "
     "a bootstrap interval is too narrow (of 95 % intervals over 5 seeds about "
     "83 % hold the true value), so a difference is called higher or lower "
     "only if the interval excludes 0 and p < 0.05.",
     "Best baseline: the baseline with the highest mean final validation "
     "accuracy, which is the target too. Epochs and seconds to target: median "
     "over the seeds that reach it, and how many do. Seconds are of "
-    "training, compilation included, validation left out.",
+    "training, compilation included, validation left out; in a study, of one "
+    "core, and compilation falls on the first seed.",
+    "Learning rate: tuned on the validation split with a seed that is not "
+    "reported; in brackets the trainings it took (0: that of another arm).",
     "Gap: final training accuracy minus test accuracy; the training accuracy "
     "is what fit logged, under dropout and augmentation where there are any.",
     "Curve mean: validation accuracy, averaged over the epochs.",
 )
 # Name in the history -> title, axis, whether logarithmic.
+# More arms than these make a figure unreadable.
+_MOST_CURVES = 6
 CURVE_FIGURES = {
     "val_accuracy": ("Validation accuracy", "validation accuracy, %", False),
     "val_loss": ("Validation loss", "validation loss", True),
@@ -118,12 +124,14 @@ class Finding:
 
     Attributes:
         title: The cell and its target.
+        fit: What the best baseline's curves say of the regime.
         best: Which arm has the highest mean.
         references: Who are the control and the best baseline.
         hybrids: Label -> its verdicts.
     """
 
     title: str
+    fit: str
     best: str
     references: str
     hybrids: Mapping[str, Sequence[Verdict]]
@@ -198,10 +206,14 @@ def write_markdown(
     """
     rows = summary(runs)
     parts = ["# Study of optimizers\n"]
+    if glances := glance.tables(rows):
+        parts.append(_list(glance.sentences(rows)))
+        parts.extend(map(_markdown_glance, glances))
+        parts.append(f"{glance.LEGEND}\n")
     for of_cell in _by_cell(rows).values():
         finding = _finding(of_cell)
         parts.append(f"**{escaped_markdown(finding.title)}**\n")
-        lines = [finding.best, finding.references] + [
+        lines = [finding.fit, finding.best, finding.references] + [
             f"{label}: "
             + "; ".join(
                 f"{v.words} {v.reference} ({v.figures})" for v in verdicts
@@ -222,6 +234,14 @@ def write_markdown(
             parts.append(_list(entries))
     with files.atomically(Path(path)) as partial:
         partial.write_text("\n".join(parts), encoding="utf-8")
+
+
+def _markdown_glance(table: glance.Table) -> str:
+    lines = [[table.title, *table.cells], ["---"] * (1 + len(table.cells))]
+    for label, entries in table.rows.items():
+        texts = [f"{e.mark} {e.text}" if e else MISSING for e in entries]
+        lines.append([escaped_markdown(text) for text in (label, *texts)])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def write_html(
@@ -261,6 +281,9 @@ def write_html(
         path,
         "report.html.jinja",
         cells=cells,
+        glance=glance.tables(rows),
+        sentences=glance.sentences(rows),
+        legend=glance.LEGEND,
         headers=[column.header for column in COLUMNS],
         notes=NOTES,
         warnings=warnings,
@@ -278,6 +301,7 @@ def _figures(
 ) -> dict[str, str]:
     """Title -> figure of one cell; those without data are left out."""
     by_arm = arms_of(runs)
+    shown = _shown(rows)
     drawn = {"Test accuracy of each seed": _dots(cell, rows, by_arm, styles)}
     forest = _forest(cell, rows, styles)
     if forest is not None:
@@ -285,7 +309,7 @@ def _figures(
     for name, (title, ylabel, log) in CURVE_FIGURES.items():
         curves = [
             _curves(row, by_arm[row.arm], name, styles[row.arm])
-            for row in rows
+            for row in shown
             if any(run.history.get(name) for run in by_arm[row.arm])
         ]
         if curves:
@@ -293,6 +317,33 @@ def _figures(
                 curves, f"{title}: {cell}", ylabel, log=log
             )
     return drawn
+
+
+def _shown(rows: Sequence[Row]) -> list[Row]:
+    """The arms whose curves are drawn, chosen on the validation split.
+
+    All, if there are few. Else the best baseline, the controls of what is
+    drawn and the hybrids with all epochs that end highest.
+    """
+    if len(rows) <= _MOST_CURVES:
+        return list(rows)
+    hybrids = [
+        row
+        for row in rows
+        if row.role == "hybrid" and row.share == 1 and row.val_accuracy
+    ]
+    hybrids.sort(key=lambda row: -(row.val_accuracy or 0))
+    chosen = hybrids[: _MOST_CURVES - 3]
+    references = {
+        row.against_control.reference
+        for row in chosen
+        if row.against_control is not None
+    }
+    return [
+        row
+        for row in rows
+        if row.is_best_baseline or row in chosen or row.label in references
+    ]
 
 
 def _curves(
@@ -447,6 +498,7 @@ def _finding(rows: Sequence[Row]) -> Finding:
             names["Best baseline"] = row.against_baseline.reference
     return Finding(
         title=_title(rows[0].cell, rows),
+        fit=_fit(rows),
         best=best,
         references=". ".join(f"{k}: {v}" for k, v in names.items())
         or "Nothing to compare a hybrid with",
@@ -454,6 +506,18 @@ def _finding(rows: Sequence[Row]) -> Finding:
             row.label: verdicts for row, verdicts in hybrids.items() if verdicts
         },
     )
+
+
+def _fit(rows: Sequence[Row]) -> str:
+    """How far the best baseline fits, in words."""
+    for row in rows:
+        if row.is_best_baseline and row.train_accuracy and row.val_accuracy:
+            train, validation = row.train_accuracy, row.val_accuracy
+            return (
+                f"{row.label} ends at {100 * train:.2f} % training accuracy "
+                f"and {100 * validation:.2f} % validation accuracy."
+            )
+    return "No baseline."
 
 
 def _verdicts(row: Row) -> list[Verdict]:
@@ -547,6 +611,12 @@ def _epochs_to_target(row: Row) -> str:
     return f"{row.epochs_to_target:g} ({reached})"
 
 
+def _learning_rate(row: Row) -> str:
+    if row.learning_rate is None:
+        return MISSING
+    return f"{row.learning_rate:g} ({row.tuning_trials})"
+
+
 def _switch(row: Row) -> str:
     if row.switch_step is None:
         return "never" if row.role == "hybrid" else MISSING
@@ -596,6 +666,7 @@ COLUMNS = (
         ),
     ),
     Column("Switch, epoch (step)", _switch, in_terminal=True),
+    Column("Learning rate (trials)", _learning_rate),
     Column("Seeds", _seeds),
     Column("Role", _role),
 )

@@ -56,7 +56,7 @@ class Cell(NamedTuple):
 
     def check(self) -> None:
         """Raises ValueError or TypeError if a field is out of range."""
-        checks.choice("dataset", self.dataset, datasets.NAMES)
+        datasets.check(self.dataset)
         checks.choice(
             "architecture", self.architecture, architectures.ARCHITECTURES
         )

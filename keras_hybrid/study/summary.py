@@ -36,15 +36,20 @@ class Cell(NamedTuple):
         dataset: Name of the data set.
         architecture: Name of the architecture.
         epochs: The budget of epochs.
+        regime: "under-fit", "good-fit" or "over-fit" in the study, else "".
     """
 
     dataset: str
     architecture: str
     epochs: int
+    regime: str = ""
 
     def __str__(self) -> str:
         """The cell as a title."""
-        return f"{self.dataset}, {self.architecture}, {self.epochs} epochs"
+        regime = f" {self.regime}" if self.regime else ""
+        return (
+            f"{self.dataset}{regime}, {self.architecture}, {self.epochs} epochs"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +60,8 @@ class Difference:
         reference: Label of the reference.
         paired: Mean, bootstrap interval, p of the t-test, number of pairs;
             over the seeds that both finished.
-        p_holm: The p value, adjusted over every row that is compared with
-            this kind of reference; NaN where p is.
+        p_holm: The p value, adjusted over the cells in which this arm is
+            compared with this kind of reference; NaN where p is.
     """
 
     reference: str
@@ -84,10 +89,15 @@ class Row:
         arm: Name of the arm.
         label: Its name for people.
         role: "baseline", "control" or "hybrid".
+        share: The fraction of the cell's epochs that it got.
+        learning_rate: The one it was tuned to, None where it was not tuned.
+        tuning_trials: How many trainings that took.
         seeds: All its seeds, diverged ones too, ascending.
         diverged: How many of them diverged.
         is_best_baseline: Whether this is the cell's best baseline.
         test_accuracy: Fraction; None if every seed diverged.
+        train_accuracy: What fit logged in the last epoch, mean, a fraction.
+        val_accuracy: Of the last epoch, mean, a fraction.
         test_loss: None also where a finished seed has no finite loss.
         area_under_curve: Mean validation accuracy over the epochs, a fraction.
         generalization_gap: Final training accuracy minus test accuracy.
@@ -99,7 +109,8 @@ class Row:
         switched: How many seeds switched.
         switch_step: Median over those seeds, None if there is none.
         switch_epoch: Likewise, in epochs since the start.
-        against_control: Minus the control; for hybrids.
+        against_control: Minus the control, the arm's own in the study; for
+            hybrids.
         against_baseline: Minus the best baseline; for hybrids and the control.
     """
 
@@ -107,10 +118,15 @@ class Row:
     arm: str
     label: str
     role: str
+    share: float
+    learning_rate: float | None
+    tuning_trials: int
     seeds: tuple[int, ...]
     diverged: int
     is_best_baseline: bool
     test_accuracy: Interval | None
+    train_accuracy: float | None
+    val_accuracy: float | None
     test_loss: Interval | None
     area_under_curve: float | None
     generalization_gap: Interval | None
@@ -132,7 +148,9 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
         folder: Where `keras-hybrid compare --output FOLDER` wrote.
 
     Returns:
-        `(runs, warnings)`: the runs in the order of their paths, and one text
+        `(runs, warnings)`: the runs in the order of their paths, without those
+        that tuned a learning rate (they never read the test split), and one
+        text
         for each file that was skipped (damaged, of another program, a second
         file of the same run) and for each arm of which the configuration is
         not the same in all seeds.
@@ -148,6 +166,8 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
         name = path.relative_to(folder)
         try:
             run = Run.load(path)
+            if run.configuration.get("is_tuning"):
+                continue
             check(run)
         except (ValueError, TypeError) as error:
             # Run.load names the whole path, the reader knows the folder.
@@ -241,7 +261,8 @@ def check(run: Run) -> None:
 
 def cell_of(run: Run) -> Cell:
     """The cell of a run."""
-    return Cell(run.dataset, run.architecture, run.epochs)
+    regime = run.configuration.get("regime", "")
+    return Cell(run.dataset, run.architecture, run.epochs, regime)
 
 
 def configuration(run: Run) -> dict[str, Any]:
@@ -304,27 +325,41 @@ def _finished(runs: Iterable[Run]) -> list[Run]:
 def _best(arms: dict[str, list[Run]], role: str) -> str | None:
     """The arm of the role with the best final validation accuracy."""
     final = {
-        arm: _final_accuracy(runs)
+        arm: last
         for arm, runs in arms.items()
-        if runs[0].configuration["role"] == role and _finished(runs)
+        if runs[0].configuration["role"] == role
+        and runs[0].configuration.get("share", 1) == 1
+        and (last := _last(_finished(runs), "val_accuracy")) is not None
     }
     return max(final, key=final.__getitem__, default=None)
 
 
-def _final_accuracy(runs: Iterable[Run]) -> float:
-    """Mean over the finished seeds of the last validation accuracy."""
-    final = [run.history["val_accuracy"][-1] for run in _finished(runs)]
-    return float(np.mean(final))
+def _last(finished: Sequence[Run], name: str) -> float | None:
+    """Mean over the finished seeds of the last epoch's value."""
+    if not finished:
+        return None
+    return float(np.mean([run.history[name][-1] for run in finished]))
 
 
-def _rows_of_cell(cell: Cell, runs: list[Run]) -> list[Row]:
-    arms = arms_of(runs)
+def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
+    arms = arms_of(of_cell)
     baseline = _best(arms, "baseline")
     control = _best(arms, "control")
-    target = None if baseline is None else _final_accuracy(arms[baseline])
+    target = (
+        None
+        if baseline is None
+        else _last(_finished(arms[baseline]), "val_accuracy")
+    )
     return [
-        _row(cell, arm, arms, target, baseline=baseline, control=control)
-        for arm in arms
+        _row(
+            cell,
+            arm,
+            arms,
+            target,
+            baseline=baseline,
+            control=runs[0].configuration.get("control") or control,
+        )
+        for arm, runs in arms.items()
     ]
 
 
@@ -353,10 +388,15 @@ def _row(
         arm=arm,
         label=runs[0].configuration["label"],
         role=role,
+        share=runs[0].configuration.get("share", 1.0),
+        learning_rate=runs[0].configuration.get("tuned_learning_rate"),
+        tuning_trials=runs[0].configuration.get("tuning_trials", 0),
         seeds=tuple(run.seed for run in runs),
         diverged=len(runs) - len(finished),
         is_best_baseline=arm == baseline,
         test_accuracy=_interval([run.test_accuracy for run in finished]),
+        train_accuracy=_last(finished, "accuracy"),
+        val_accuracy=_last(finished, "val_accuracy"),
         test_loss=_interval(losses if has_losses else []),
         area_under_curve=float(np.mean(areas)) if areas else None,
         generalization_gap=_interval(
@@ -392,7 +432,7 @@ def _difference(
     arms: dict[str, list[Run]], arm: str, reference: str | None
 ) -> Difference | None:
     """Not adjusted yet; None without a reference or a common seed."""
-    if reference is None:
+    if reference not in arms:
         return None
     a, b = (
         {
@@ -409,17 +449,19 @@ def _difference(
 
 
 def _adjusted(rows: list[Row], kind: str) -> list[Row]:
-    """The rows with Holm's p in the differences of this kind."""
-    defined = {
-        index: difference.paired.p_value
-        for index, row in enumerate(rows)
-        if (difference := getattr(row, kind)) is not None
-        and math.isfinite(difference.paired.p_value)
-    }
-    if not defined:
-        return rows
+    """The rows with p of this kind adjusted over the cells of each arm."""
     rows = list(rows)
-    for index, p in zip(defined, holm(list(defined.values())), strict=True):
-        adjusted = dataclasses.replace(getattr(rows[index], kind), p_holm=p)
-        rows[index] = dataclasses.replace(rows[index], **{kind: adjusted})
+    of_arm: dict[str, dict[int, float]] = {}
+    for index, row in enumerate(rows):
+        difference = getattr(row, kind)
+        if difference is not None and math.isfinite(difference.paired.p_value):
+            p = difference.paired.p_value
+            of_arm.setdefault(row.arm, {})[index] = p
+    for defined in of_arm.values():
+        adjusted = holm(list(defined.values()))
+        for index, p in zip(defined, adjusted, strict=True):
+            difference = dataclasses.replace(
+                getattr(rows[index], kind), p_holm=p
+            )
+            rows[index] = dataclasses.replace(rows[index], **{kind: difference})
     return rows

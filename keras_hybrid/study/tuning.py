@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-# Trials that every arm gets; more only while the best is at an edge.
+# Trials an arm gets; more only while the best is at an edge, one less where
+# both quarters of a decade beside the best are known.
 TRIALS = 5
 _MOST_TRIALS = 9
 # Steps of the grid: quarters of a decade.
@@ -28,7 +29,7 @@ def next_place(scores: Mapping[int, float], center: int) -> int | None:
     First the center and half a decade to both sides; then, while the best is
     at an edge, half a decade beyond it; else the quarter of a decade beside
     the best on its better side, and on the other, until there are `TRIALS`
-    trials.
+    trials or nothing is left there.
 
     Args:
         scores: Place -> score, higher is better; -inf where it diverged.

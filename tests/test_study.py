@@ -1,0 +1,378 @@
+"""The study: arms, cells, the tuning of learning rates, pieces of work."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from test_protocol import tiny_data
+
+from keras_hybrid import HybridOptimizer, cli, files, workers
+from keras_hybrid.study import arms, campaign, cells, datasets, report, tuning
+from keras_hybrid.study.glance import not_worse
+from keras_hybrid.study.record import Run
+
+BUDGET = arms.Budget(10, 20)
+EVERY_ARM = {**arms.STUDY, **arms.VARIANTS}
+
+
+# ---- Arms -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", EVERY_ARM)
+def test_every_arm_can_be_made_and_has_its_control(name):
+    arm = EVERY_ARM[name]
+    optimizer, trigger = arm.make(BUDGET, 0.25)
+    assert arm.name == name
+    rate = keras.optimizers.serialize(optimizer)["config"]["learning_rate"]
+    if arm.role == "baseline":
+        assert rate["config"]["initial_learning_rate"] == 0.25
+        assert rate["config"]["decay_steps"] == 200
+        assert trigger is None
+        return
+    assert rate == 0.25
+    assert isinstance(optimizer, HybridOptimizer)
+    assert optimizer.cooldown is not None
+    # One of the two says when.
+    assert (trigger is None) != (optimizer.trigger is None)
+    if arm.role == "control":
+        assert optimizer.transition.end == 0
+        return
+    control, its_trigger = EVERY_ARM[arm.control].make(BUDGET, 0.25)
+    assert EVERY_ARM[arm.control].role == "control"
+    assert control.weight_decay == arms.ADAM_DECAY
+    if name in arms.STUDY:  # The variants change when, the decay, the curve.
+        assert repr(trigger) == repr(its_trigger)
+        assert repr(optimizer.trigger) == repr(control.trigger)
+        assert repr(optimizer.cooldown) == repr(control.cooldown)
+        assert optimizer.weight_decay == control.weight_decay
+
+
+@pytest.mark.parametrize("name", [n for n in EVERY_ARM if "@" in n])
+def test_shortened_arms_are_tuned_as_a_whole_one(name):
+    arm = EVERY_ARM[name]
+    assert arm.budget(10, 20) == arms.Budget(7, 20)
+    whole = EVERY_ARM[name.removesuffix("@70")]
+    assert EVERY_ARM[arm.tuned_as].tuned_as is None
+    assert arm.tuned_as == (whole.tuned_as or whole.name)
+    if arm.control:
+        assert EVERY_ARM[arm.control].share == arm.share
+
+
+def test_a_fraction_is_neither_the_start_nor_the_end():
+    assert [arms.Budget(4, 9).epoch(f) for f in (0.0, 0.5, 0.8, 1.0)] == [
+        *(1, 2, 3, 3)
+    ]
+
+
+# ---- Tuning -----------------------------------------------------------------
+
+
+def search(score, center=0):
+    scores = {}
+    while (place := tuning.next_place(scores, center)) is not None:
+        assert place not in scores
+        scores[place] = score(place)
+    return scores
+
+
+@pytest.mark.parametrize("best", range(-6, 7))
+def test_the_best_learning_rate_is_found(best):
+    scores = search(lambda place: -abs(place - best))
+    found = tuning.best_place(scores)
+    # To a quarter of a decade, half of one where the grid was widened.
+    assert abs(found - best) <= (0 if abs(best) < 3 else 1)
+    assert min(scores) < found < max(scores)
+    assert len(scores) >= tuning.TRIALS - 1
+    if abs(best) < 3:
+        assert len(scores) <= tuning.TRIALS
+
+
+def test_a_search_without_end_is_bounded():
+    assert len(search(lambda place: place)) == 9
+
+
+def test_diverged_trials_are_the_worst():
+    scores = search(lambda place: -math.inf if place > -3 else place)
+    assert tuning.best_place(scores) == -4
+
+
+def test_learning_rates_have_two_digits():
+    assert [tuning.learning_rate(p) for p in (-12, -11, -5, 0)] == [
+        *(0.001, 0.0018, 0.056, 1.0)
+    ]
+    assert tuning.learning_rate(tuning.start(0.05)) == 0.056
+
+
+# ---- Cells ------------------------------------------------------------------
+
+
+def test_cells_cover_data_sets_and_regimes():
+    found = {(cell.dataset, cell.regime) for cell in cells.CELLS.values()}
+    assert found == {
+        (dataset, regime)
+        for dataset in ("mnist", "fashion_mnist", "cifar10")
+        for regime in cells.REGIMES
+    }
+
+
+# ---- Pieces of work ---------------------------------------------------------
+
+CELL = cells.Cell("tiny", "good-fit", "linear", None, 4, 16)
+ARMS = ("sgd", "control", "hybrid", "hybrid@70")
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    data = tiny_data()
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
+    monkeypatch.setattr(cells, "CELLS", {CELL.name: CELL})
+    monkeypatch.setattr(campaign, "CELLS", {CELL.name: CELL})
+    return data
+
+
+def plan(folder, names=ARMS, seeds=2):
+    return campaign.Plan([CELL.name], names, seeds, folder, None)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        data = tiny_data()
+        patch.setattr(datasets, "load", lambda *args, **kwargs: data)
+        patch.setattr(campaign, "CELLS", {CELL.name: CELL})
+        campaign.run(plan(folder))
+    return folder
+
+
+def test_a_study_tunes_then_trains_every_seed(finished):
+    folder = finished / CELL.name
+    runs = {path.stem: Run.load(path) for path in folder.glob("*.json")}
+    assert set(runs) == {f"{arm}-seed{s}" for arm in ARMS for s in (0, 1)}
+    trials = [Run.load(p) for p in (folder / "tuning").glob("hybrid-*.json")]
+    assert len(trials) == runs["hybrid-seed0"].configuration["tuning_trials"]
+    assert len(trials) >= tuning.TRIALS
+    best = max(trials, key=lambda run: run.history["val_accuracy"][-1])
+    for arm in ("hybrid-seed1", "hybrid@70-seed0"):
+        chosen = runs[arm].configuration["tuned_learning_rate"]
+        of_best = next(
+            run.history["val_accuracy"][-1]
+            for run in trials
+            if math.isclose(
+                run.history["learning_rate"][0], chosen, rel_tol=1e-5
+            )
+        )
+        assert of_best == best.history["val_accuracy"][-1]
+    # The test split is read once, by the reported seeds alone.
+    assert all(run.test_accuracy is None for run in trials)
+    assert {run.seed for run in trials} == {campaign.TUNING_SEED}
+    assert all(run.test_accuracy is not None for run in runs.values())
+    short = runs["hybrid@70-seed0"]
+    assert short.status == "finished"
+    assert len(short.history["loss"]) == 3
+    assert short.epochs == 4
+    assert not list(finished.rglob("*.npz"))
+
+
+def test_a_finished_study_repeats_nothing(tiny, finished, monkeypatch):
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("fit"))
+    campaign.run(plan(finished))
+
+
+def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
+    """Stops after some runs, and ends with the same records."""
+    told = []
+
+    def stop(cell, run):
+        told.append(run)
+        if len(told) == 4:
+            raise KeyboardInterrupt
+
+    names = ("hybrid", "hybrid@70")
+    with pytest.raises(KeyboardInterrupt):
+        campaign.run(plan(tmp_path, names), stop)
+    kept = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")}
+    assert len(kept) == 4
+    campaign.run(plan(tmp_path, names))
+    for path, time in kept.items():
+        assert path.stat().st_mtime_ns == time
+    for name in ("hybrid-seed1", "hybrid@70-seed0"):
+        one, other = (
+            Run.load(folder / CELL.name / f"{name}.json")
+            for folder in (tmp_path, finished)
+        )
+        assert one.test_loss == other.test_loss
+        assert one.history["val_loss"] == other.history["val_loss"]
+
+
+def test_a_locked_piece_is_left_to_its_process(tiny, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from keras_hybrid import files\n"
+        "with files.locked(Path(sys.argv[1])) as ours:\n"
+        "    print(ours, flush=True); sys.stdin.read()"
+    )
+    lock = tmp_path / CELL.name / "sgd.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent.parent,
+    ) as holder:
+        assert holder.stdout.readline().strip() == b"True"
+        campaign.run(plan(tmp_path, ["sgd"]))
+        assert not list(tmp_path.rglob("*.json"))
+        holder.kill()
+    with files.locked(lock) as is_ours:
+        assert is_ours
+
+
+def test_the_report_leaves_tuning_out_and_compares_equal_shares(finished):
+    runs, warnings = report.load_runs(finished)
+    assert not warnings
+    assert len(runs) == 8
+    rows = {row.arm: row for row in report.summary(runs)}
+    assert rows["hybrid"].cell.regime == "good-fit"
+    assert (
+        rows["hybrid"].against_control.reference == arms.STUDY["control"].label
+    )
+    # The control at 70 % has not been trained: no other stands in for it.
+    assert rows["hybrid@70"].against_control is None
+    assert rows["hybrid@70"].against_baseline is not None
+    assert rows["hybrid@70"].tuning_trials == 0
+    assert rows["hybrid"].tuning_trials >= tuning.TRIALS
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cells": ["mnist-fit"]}, "`cells`.*mnist-good-fit.*Received"),
+        ({"arms": ["adma"]}, "`arms`.*'adamw'.*Received.*adma"),
+        ({"seeds": 0}, "seeds=0"),
+    ],
+)
+def test_errors_name_the_choices(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plan(tmp_path)._replace(
+            **{"cells": ["mnist-good-fit"], **changes}
+        ).check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--cells", "mnits"], "mnits"),
+        (["--arms", "sgd,foo"], "foo"),
+        (["--seeds", "0"], "seeds=0"),
+        (["--workers", "0"], "workers=0"),
+    ],
+)
+def test_command_line_errors(arguments, message, tmp_path, capsys):
+    command = ["study", "--output", str(tmp_path / "out"), *arguments]
+    assert cli.main(command) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_processes_end_with_the_error_of_one(tmp_path):
+    code = "import sys; sys.exit(2)"
+    with pytest.raises(ValueError, match="error above.*workers=2"):
+        workers.run_copies([sys.executable, "-c", code], 2)
+
+
+def test_a_process_that_dies_is_started_again(tmp_path):
+    code = (
+        "import os, pathlib, sys; p = pathlib.Path(sys.argv[1])\n"
+        "if not p.exists(): p.touch(); os.kill(os.getpid(), 9)\n"
+    )
+    mark = tmp_path / "mark"
+    workers.run_copies([sys.executable, "-c", code, str(mark)], 1)
+    assert mark.exists()
+    with pytest.raises(ValueError, match="have died 4 times"):
+        workers.run_copies(
+            [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 1
+        )
+
+
+# ---- At a glance ------------------------------------------------------------
+
+
+def write(folder, dataset, arm, role, accuracies, share=1.0):
+    for seed, accuracy in enumerate(accuracies):
+        run = Run(
+            dataset=dataset,
+            architecture="mlp",
+            arm=arm,
+            seed=seed,
+            epochs=2,
+            configuration={
+                "role": role,
+                "label": arm,
+                "regime": "good-fit",
+                "share": share,
+                "control": "control" if role == "hybrid" else None,
+            },
+            versions={},
+            status="finished",
+            history={
+                name: [0.5, accuracy]
+                for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            }
+            | {"seconds": [1.0, 2.0]},
+            switch_step=None,
+            steps_per_epoch=10,
+            test_loss=0.1,
+            test_accuracy=accuracy,
+        )
+        run.save(folder / dataset / f"{arm}-seed{seed}.json")
+
+
+def test_the_glance_says_where_it_helps(tmp_path):
+    base = np.array([0.90, 0.91, 0.92, 0.93, 0.94])
+    noise = np.array([0.0, 0.001, -0.001, 0.0005, -0.0005])
+    for dataset, gain in (("a", 0.02), ("b", -0.02)):
+        write(tmp_path, dataset, "sgd", "baseline", base)
+        write(tmp_path, dataset, "control", "control", base)
+        write(tmp_path, dataset, "hybrid", "hybrid", base + gain + noise)
+        write(tmp_path, dataset, "hybrid@70", "hybrid", base, 0.7)
+    runs, _ = report.load_runs(tmp_path)
+    rows = report.summary(runs)
+    page, table = tmp_path / "r.html", tmp_path / "r.md"
+    report.write_html(runs, page)
+    report.write_markdown(runs, table)
+    for text in (page.read_text(), table.read_text()):
+        assert "▲ +2.00" in text
+        assert "▼ -2.00" in text
+        assert "points in 1 of 2 cells; clearly above the best" in text
+        assert "with all epochs in 2 of 2 cells" in text
+    worse = {
+        row.cell.dataset: not_worse(row.against_control)
+        for row in rows
+        if row.arm == "hybrid"
+    }
+    assert worse == {"a": True, "b": False}
+
+
+def test_one_control_does_not_stand_in_for_another(tmp_path):
+    write(tmp_path, "a", "sgd", "baseline", [0.9, 0.91])
+    write(tmp_path, "a", "other_control", "control", [0.9, 0.91])
+    write(tmp_path, "a", "hybrid", "hybrid", [0.9, 0.91])
+    runs, _ = report.load_runs(tmp_path)
+    (row,) = (r for r in report.summary(runs) if r.arm == "hybrid")
+    assert row.against_control is None
+
+
+def test_records_keep_lists_of_numbers_on_one_line(tmp_path):
+    path = tmp_path / "x.json"
+    content = {
+        "a": [1.5, 2],
+        "b": ["x", "y, [ 1 ]"],
+        "c": [{"d": [1]}],
+        "e": [],
+    }
+    files.write_json(path, content)
+    assert json.loads(path.read_text()) == content
+    assert "[ 1.5, 2 ]" in path.read_text()
