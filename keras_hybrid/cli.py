@@ -391,11 +391,13 @@ def _report(folder: Path) -> None:
 
     console = Console()
     runs, warnings = report.load_runs(folder)
+    traces, damaged = report.load_traces(folder)
+    warnings += damaged
     for warning in warnings:
         console.print(f"skipped: {warning}", markup=False)
     report.print_table(report.summary(runs), console)
     page = folder / "report.html"
-    report.write_html(runs, page, warnings)
+    report.write_html(runs, page, warnings, traces)
     report.write_markdown(runs, folder / "report.md")
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
     command = shlex.join(["keras-hybrid", "report", str(folder)])

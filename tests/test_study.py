@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,17 @@ import pytest
 from test_protocol import tiny_data
 
 from keras_hybrid import HybridOptimizer, cli, files, workers
-from keras_hybrid.study import arms, campaign, cells, datasets, report, tuning
+from keras_hybrid.study import (
+    arms,
+    campaign,
+    cells,
+    datasets,
+    report,
+    trace,
+    tuning,
+)
 from keras_hybrid.study.glance import not_worse
+from keras_hybrid.study.protocol import Trainer
 from keras_hybrid.study.record import Run
 
 BUDGET = arms.Budget(10, 20)
@@ -376,3 +386,66 @@ def test_records_keep_lists_of_numbers_on_one_line(tmp_path):
     files.write_json(path, content)
     assert json.loads(path.read_text()) == content
     assert "[ 1.5, 2 ]" in path.read_text()
+
+
+# ---- The projection, update by update ---------------------------------------
+
+
+@pytest.fixture(scope="module")
+def traced():
+    data = tiny_data()
+    arm = arms.STUDY["projection"]
+    return trace.record(data, "linear", arm, 0.01, 60, 32)
+
+
+def test_a_trace_has_the_papers_gamma_and_its_average(traced):
+    """Lambda and gamma of the first updates from the formula in float64."""
+    data, arm = tiny_data(), arms.STUDY["projection"]
+    budget = arms.Budget(60, 3)
+    made = arm.make(budget, 0.01)
+    model = Trainer(data, "linear", most_steps=1).start(made, 0, 3)
+    kernel, bias = (v.numpy().astype("float64") for v in model.weights)
+    pipeline, _ = datasets.training_pipeline(data, 32, 0, 0, 2)
+    m, v = np.zeros(len(kernel.flat) + 3), 0.0
+    total = 0.0
+    weights = np.concatenate([kernel.ravel(), bias])
+    for k, (x, y) in enumerate(pipeline.as_numpy_iterator(), start=1):
+        x = x.reshape(len(x), -1).astype("float64")
+        logits = x @ weights[:-3].reshape(kernel.shape) + weights[-3:]
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        wrong = odds / odds.sum(1, keepdims=True) - np.eye(3)[y]
+        wrong /= len(x)
+        g = np.concatenate([(x.T @ wrong).ravel(), wrong.sum(0)])
+        m = 0.9 * m + 0.1 * g
+        v = 0.999 * v + 0.001 * g**2
+        p = -np.sqrt(1 - 0.999**k) / (1 - 0.9**k) * m / (np.sqrt(v) + 1e-7)
+        gamma = p @ p / -(p @ g)
+        total = 0.999 * total + 0.001 * gamma
+        assert traced.gamma[k - 1] == pytest.approx(gamma, rel=2e-3)
+        expected = total / (1 - 0.999**k)
+        assert traced.projection[k - 1] == pytest.approx(expected, rel=2e-3)
+        weights = weights + 0.01 * p - 0.01 * arms.ADAM_DECAY * weights
+    assert k == 6
+
+
+def test_a_trace_ends_where_sgd_begins(traced):
+    # At the latest at 0.8 of 60 epochs of 3 updates.
+    assert len(traced.gamma) == 180
+    assert traced.switch is not None
+    assert traced.switch <= 144
+    assert math.isfinite(traced.gamma[traced.switch - 1])
+    assert math.isnan(traced.gamma[traced.switch])
+    assert traced.sgd_fraction[traced.switch] == 1
+
+
+def test_traces_are_drawn_and_damaged_ones_named(traced, finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "study")
+    path = tmp_path / "study" / CELL.name / "traces" / "projection.json"
+    traced.save(path)
+    assert trace.Trace.load(path).switch == traced.switch
+    assert cli.main(["report", str(tmp_path / "study")]) == 0
+    page = tmp_path / "study" / "report.html"
+    assert "gamma of each update" in page.read_text()
+    path.write_text("{")
+    assert cli.main(["report", str(tmp_path / "study")]) == 0
+    assert "projection.json: skipped" in page.read_text()

@@ -19,11 +19,14 @@ import keras
 
 from keras_hybrid import checks, files
 from keras_hybrid.study import arms as all_arms
-from keras_hybrid.study import protocol, tuning
+from keras_hybrid.study import protocol, trace, tuning
 from keras_hybrid.study.arms import Arm
 from keras_hybrid.study.cells import CELLS, Cell
 from keras_hybrid.study.record import Run
+from keras_hybrid.study.summary import TRACES
 
+# The arm whose projection is recorded update by update.
+TRACED = "projection"
 # Not one of the seeds that are reported.
 TUNING_SEED = 1000
 SEEDS = 5
@@ -123,7 +126,11 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
                     path.exists() for path in run_paths(folder, arm, plan.seeds)
                 )
             ]
-            if not is_ours or not waiting:
+            untraced = (
+                name == TRACED
+                and not (folder / TRACES / f"{name}.json").exists()
+            )
+            if not is_ours or not (waiting or untraced):
                 continue
             if loaded != cell:
                 data, loaded = cell.load(plan.data_dir), cell
@@ -133,6 +140,8 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
             tuned = piece.tune(known_arms()[name])
             for arm in waiting:
                 piece.train(arm, tuned, plan.seeds)
+            if untraced:
+                piece.trace(known_arms()[name], tuned)
 
 
 def run_paths(folder: Path, arm: Arm, seeds: int) -> list[Path]:
@@ -210,3 +219,14 @@ class _Piece:
             self._one(
                 path, arm, seed, further, learning_rate=tuned.learning_rate
             )
+
+    def trace(self, arm: Arm, tuned: Tuned) -> None:
+        """Records the projection of the first updates."""
+        trace.record(
+            self.trainer.data,
+            self.cell.architecture,
+            arm,
+            tuned.learning_rate,
+            self.cell.epochs,
+            self.cell.batch_size,
+        ).save(self.folder / TRACES / f"{arm.name}.json")

@@ -212,6 +212,63 @@ def draw_curves(
 
 
 @matplotlib.rc_context(SETTINGS)
+def draw_trace(
+    gamma: Sequence[float],
+    projection: Sequence[float],
+    sgd_fraction: Sequence[float],
+    title: str,
+) -> str:
+    """The projection over the updates, above the weight of SGD.
+
+    Args:
+        gamma: SWATS' gamma of each update; what is not positive is left out.
+        projection: Its bias-corrected moving average, Lambda.
+        sgd_fraction: SGD's weight after each update.
+        title: What the figure shows, for those who cannot see it too.
+
+    Returns:
+        An `<svg>` element.
+    """
+    styles = Style.of(5), Style.of(1), Style.of(4)
+    names = "gamma of each update", "Lambda, its average", "weight of SGD"
+    handles = [
+        _handle(name, style) for name, style in zip(names, styles, strict=True)
+    ]
+    handles[0].set_linestyle("none")
+    for handle in handles[1:]:
+        handle.set_marker("")
+    figure = Figure(
+        (WIDTH, 3.6 + _legend_height(handles)), layout="constrained"
+    )
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    updates = np.arange(1, len(gamma) + 1)
+    above.plot(
+        updates,
+        _drawable(gamma, log=True),
+        ".",
+        color=styles[0].color,
+        markersize=2,
+        # Hundreds of points: one picture inside the SVG is smaller.
+        rasterized=True,
+    )
+    above.plot(
+        updates,
+        _drawable(projection, log=True),
+        styles[1].line,
+        color=styles[1].color,
+        linewidth=2,
+    )
+    _set_log(above)
+    above.set_ylabel("rho")
+    below.plot(updates, sgd_fraction, color=styles[2].color, linewidth=2)
+    below.set_ylabel("weight")
+    below.set_ylim(-0.05, 1.05)
+    below.set_xlabel("update")
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return _svg(figure, title)
+
+
+@matplotlib.rc_context(SETTINGS)
 def draw_dots(rows: Sequence[Dots], title: str, xlabel: str) -> str:
     """Each seed as a dot; below it the mean with its interval.
 

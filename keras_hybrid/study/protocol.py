@@ -135,6 +135,7 @@ class Trainer:
         data: The data of all runs.
         architecture: Name of the architecture.
         precision: Keras' dtype policy.
+        most_steps: Updates a call of the compiled step, at most.
     """
 
     def __init__(
@@ -142,10 +143,12 @@ class Trainer:
         data: datasets.AnyData,
         architecture: str,
         precision: str = "float32",
+        most_steps: int = _MOST_STEPS_PER_CALL,
     ) -> None:
         self.data = data
         self.architecture = architecture
         self.precision = precision
+        self.most_steps = most_steps
         self._key: str | None = None
         self._model: keras.Model = None
 
@@ -178,7 +181,7 @@ class Trainer:
             optimizer=optimizer,
             loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
             metrics=["accuracy"],
-            steps_per_execution=steps_per_call(steps_per_epoch),
+            steps_per_execution=_divisor(steps_per_epoch, self.most_steps),
         )
         optimizer.build(model.trainable_variables)
         self._key, self._model = key, model
@@ -200,9 +203,9 @@ class Trainer:
             optimizer.learning_rate = rate
 
 
-def steps_per_call(steps: int) -> int:
-    """Returns the largest divisor of an epoch's updates up to 40."""
-    return max(n for n in range(1, _MOST_STEPS_PER_CALL + 1) if steps % n == 0)
+def _divisor(steps: int, most: int) -> int:
+    """Returns the largest divisor up to `most`."""
+    return max(n for n in range(1, most + 1) if steps % n == 0)
 
 
 def train(

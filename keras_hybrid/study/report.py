@@ -21,6 +21,7 @@ from keras_hybrid.study import figures, glance, pages
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import Interval
 from keras_hybrid.study.summary import (
+    TRACES,
     Cell,
     Difference,
     Row,
@@ -32,9 +33,11 @@ from keras_hybrid.study.summary import (
     load_runs,
     summary,
 )
+from keras_hybrid.study.trace import Trace
 
 __all__ = [
     "load_runs",
+    "load_traces",
     "markdown_table",
     "print_table",
     "summary",
@@ -244,8 +247,29 @@ def _markdown_glance(table: glance.Table) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def load_traces(folder: Path | str) -> tuple[dict[Cell, Trace], list[str]]:
+    """Reads the traces of the projection that lie beside the records.
+
+    Returns:
+        `(traces, warnings)`: one a cell, and a text for each file that was
+        skipped.
+    """
+    traces, warnings = {}, []
+    for path in sorted(Path(folder).rglob(f"{TRACES}/*.json")):
+        try:
+            trace = Trace.load(path)
+            records = path.parent.parent.glob("*-seed*.json")
+            traces[cell_of(Run.load(min(records)))] = trace
+        except ValueError as error:
+            warnings.append(f"{path.relative_to(folder)}: skipped: {error}")
+    return traces, warnings
+
+
 def write_html(
-    runs: Sequence[Run], path: Path | str, warnings: Sequence[str] = ()
+    runs: Sequence[Run],
+    path: Path | str,
+    warnings: Sequence[str] = (),
+    traces: Mapping[Cell, Trace] | None = None,
 ) -> None:
     """Writes the report as one HTML file that loads nothing from elsewhere.
 
@@ -255,6 +279,7 @@ def write_html(
         runs: The runs, as `load_runs` returned them.
         path: The file to write; its folder is made.
         warnings: The second result of `load_runs`.
+        traces: The first result of `load_traces`.
 
     Raises:
         ValueError: If `runs` is empty or one lacks what a row needs.
@@ -269,9 +294,10 @@ def write_html(
             "figures": [
                 # Markup: figures.py has escaped the names already.
                 {"title": title, "svg": Markup(svg)}
-                for title, svg in _figures(
-                    cell, cell_rows, of_cell[cell], styles
-                ).items()
+                for title, svg in {
+                    **_figures(cell, cell_rows, of_cell[cell], styles),
+                    **_trace_figure(cell, (traces or {}).get(cell)),
+                }.items()
             ],
             "arms": [_configuration(row, of_cell[cell]) for row in cell_rows],
         }
@@ -317,6 +343,19 @@ def _figures(
                 curves, f"{title}: {cell}", ylabel, log=log
             )
     return drawn
+
+
+def _trace_figure(cell: Cell, trace: Trace | None) -> dict[str, str]:
+    if trace is None:
+        return {}
+    title = "Projection: gamma, Lambda and the weight of SGD"
+    svg = figures.draw_trace(
+        trace.gamma,
+        trace.projection,
+        trace.sgd_fraction,
+        f"{title}: {cell}",
+    )
+    return {title: svg}
 
 
 def _shown(rows: Sequence[Row]) -> list[Row]:

@@ -26,6 +26,8 @@ from keras_hybrid.study.statistics import (
 
 ROLES = ("baseline", "control", "hybrid")
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+# The folder of `trace.Trace`s beside the records of a cell.
+TRACES = "traces"
 COMMAND = "keras-hybrid compare --output"
 
 
@@ -164,6 +166,8 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
     runs, warnings = [], []
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder)
+        if path.parent.name == TRACES:
+            continue
         try:
             run = Run.load(path)
             if run.configuration.get("is_tuning"):
