@@ -1,6 +1,7 @@
 """One update step on another backend or device, against Keras' optimizers.
 
-    pip install -e ".[backends]" && KERAS_BACKEND=jax python benchmarks/backends.py
+    pip install -e ".[backends]"
+    KERAS_BACKEND=jax python benchmarks/backends.py
 
 Prints the devices and, for one update step (the gradients are given), the
 milliseconds of keras Adam and SGD and of this library, and their ratios. It
@@ -116,7 +117,9 @@ def main():
         f"{millions:g} M weights in 34 matrices": [(rows, 1024)] * 34,
         "60 small tensors": [(3, 3, 16, 32), (64, 64), (64,)] * 20,
     }.items():
-        steps = {key: step_of(make(), shapes) for key, make in OPTIMIZERS.items()}
+        steps = {
+            key: step_of(make(), shapes) for key, make in OPTIMIZERS.items()
+        }
         for each in steps.values():
             each(5)  # Compiles, and passes the switch.
         turns = {key: [] for key in steps}
