@@ -70,3 +70,41 @@ def test_the_rules_run_unchanged(backend, tmp_path):
 @BACKENDS
 def test_the_rules_run_unchanged_in_full(backend, tmp_path):
     check(backend, tmp_path, backend_checks.CASES, "slow or not slow")
+
+
+@pytest.mark.slow
+def test_the_example_on_several_devices():
+    process = subprocess.run(
+        [sys.executable, "examples/data_parallel_jax.py"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    if importlib.util.find_spec("jax") is None:
+        assert process.returncode == 1
+        assert "needs JAX: pip install" in process.stderr
+        return
+    assert process.returncode == 0, process.stderr
+    assert "devices: ['cpu:0', 'cpu:1']" in process.stdout
+    # 3,072 examples in batches of 64, four epochs.
+    assert "switched at update 192" in process.stdout
+
+
+def test_tensorflow_is_imported_for_its_own_backend_alone():
+    """In a process that has imported nothing, and could import it."""
+    if importlib.util.find_spec("jax") is None:
+        pytest.skip("needs jax: pip install -e '.[backends]'")
+    script = (
+        "import sys, keras_hybrid.recipes, keras_hybrid.versions; "
+        "sys.exit('tensorflow' in sys.modules)"
+    )
+    for backend, imported in (("jax", 0), ("tensorflow", 1)):
+        process = subprocess.run(
+            [sys.executable, "-c", script],
+            env=os.environ
+            | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)},
+            timeout=300,
+        )
+        assert process.returncode == imported
