@@ -99,15 +99,6 @@ def is_readable(variable: Any) -> bool:
     )
 
 
-def without_gradients() -> contextlib.AbstractContextManager[Any]:
-    """Where torch records nothing to differentiate."""
-    if keras.backend.backend() != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.no_grad()
-
-
 def square_sum(x: Tensor) -> Tensor:
     """Returns the sum of squares, with TensorFlow in one threaded pass."""
     if keras.backend.backend() != "tensorflow":

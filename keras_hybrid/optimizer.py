@@ -406,15 +406,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         learning_rate: Any,
     ) -> None:
         """Updates all variables: compiled, dispatched or plain (see class)."""
-        with execution.without_gradients():
-            self._backend_update(grads, trainable_variables, learning_rate)
-
-    def _backend_update(
-        self,
-        grads: Sequence[Tensor],
-        trainable_variables: Sequence[Any],
-        learning_rate: Any,
-    ) -> None:
         if (
             self.cooldown is not None
             and self.cooldown.steps is None
