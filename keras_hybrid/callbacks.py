@@ -235,7 +235,7 @@ class SwitchCallback(keras.callbacks.Callback):
         logs["sgd_fraction"] = optimizer.sgd_fraction
         logs["switch_step"] = -1 if step is None else step
         logs["learning_rate"] = float(
-            np.asarray(keras.ops.convert_to_tensor(optimizer.learning_rate))
+            keras.ops.convert_to_numpy(optimizer.learning_rate)
         )
         logs["cooldown"] = optimizer.cooldown_factor
         logs["sgd_learning_rate"] = float("nan") if rate is None else rate

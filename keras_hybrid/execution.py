@@ -1,4 +1,8 @@
-"""Where the update runs on TensorFlow: compiled, inside XLA, on replicas."""
+"""Where the update runs: compiled, inside XLA, on replicas, on which backend.
+
+What is TensorFlow's own is here and in `blocks`; on another backend nothing
+imports TensorFlow.
+"""
 
 from __future__ import annotations
 
@@ -78,6 +82,21 @@ def outside_the_graph() -> contextlib.AbstractContextManager[Any]:
     import tensorflow as tf
 
     return tf.init_scope()
+
+
+def is_readable(variable: Any) -> bool:
+    """Whether a variable has a value that is a number now.
+
+    On JAX not inside a traced step, and not between the batches of `fit`,
+    which takes the values out of the variables.
+    """
+    if keras.backend.backend() != "jax":
+        return True
+    import jax
+
+    return variable._value is not None and not isinstance(
+        variable.value, jax.core.Tracer
+    )
 
 
 def square_sum(x: Tensor) -> Tensor:

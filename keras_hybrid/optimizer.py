@@ -218,7 +218,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         # Here, not in `build`, which may be traced into a graph.
         self._start_weight = float(
-            np.asarray(self.transition.weight(np.zeros((), "float64")))
+            ops.convert_to_numpy(
+                self.transition.weight(np.zeros((), "float64"))
+            )
         )
         self._told_training_steps: int | None = None
         self._rebindable = False
@@ -342,8 +344,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self, name: str, shape: tuple[int, ...], value: float, dtype: str = ""
     ) -> Any:
         def full(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-            # keras.initializers.Constant would go through float32.
-            return ops.broadcast_to(_constant(value, dtype), shape)
+            # keras.initializers.Constant would go through float32, and a
+            # broadcast is a view of one number on torch.
+            return ops.convert_to_tensor(np.full(shape, value), dtype)
 
         return self.add_variable(
             shape=shape,
@@ -999,8 +1002,23 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
     # ---- What the user asks and reads ---------------------------------------
 
+    def _has_state(self) -> bool:
+        """Whether it is built; raises where its variables have no values.
+
+        JAX's `fit` keeps them in its own hands between the batches: what is
+        read then is void, and what is assigned is lost.
+        """
+        if self.built and not execution.is_readable(self._iterations):
+            raise ValueError(
+                "On JAX, `fit` holds the optimizer's state between batches: "
+                "reach it through the callback's `self.model.optimizer`, or "
+                "call `model.jax_state_sync()` before. Received: an optimizer "
+                "whose variables have no values"
+            )
+        return bool(self.built)
+
     def _check_built(self, what: str) -> None:
-        if not self.built:
+        if not self._has_state():
             raise ValueError(
                 f"`{what}` needs a built optimizer: call it after the first "
                 "update, or call `optimizer.build(model.trainable_variables)`. "
@@ -1009,12 +1027,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
     @property
     def _updates_made(self) -> int:
-        return int(np.asarray(ops.convert_to_tensor(self.iterations)))
+        return int(ops.convert_to_numpy(self.iterations))
 
     def _length_is_known(self) -> bool:
         if self._told_training_steps is not None:
             return True
-        if self._built_in_graph:
+        if self._built_in_graph or not execution.is_readable(self._iterations):
             return False
         # A restored optimizer has it in its variable alone.
         with execution.outside_the_graph():
@@ -1035,7 +1053,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         waiting = steps < 0
         estimate, exists = self._current_estimate()
         newly = waiting[self._groups.of]
-        if not np.asarray(exists)[newly].all():
+        if not ops.convert_to_numpy(exists)[newly].all():
             raise ValueError(
                 "`switch()` needs an estimate of the SGD learning rate, and no "
                 "update has given one yet: switch after some adaptive updates, "
@@ -1044,7 +1062,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         scales = self._scales.numpy()
         if self.sgd_learning_rate is None:
-            estimate = np.asarray(estimate)
+            estimate = ops.convert_to_numpy(estimate)
             self._scales.assign(np.where(newly, estimate, scales))
         self._switch_steps.assign(np.where(waiting, self._updates_made, steps))
         weights = self._weights.numpy()
@@ -1083,7 +1101,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         None until every group has switched. Updates count from 0.
         """
-        if not self.built:
+        if not self._has_state():
             return None
         steps = self._switch_steps.numpy()
         return int(steps.max()) if steps.min() >= 0 else None
@@ -1091,7 +1109,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     @property
     def switch_steps(self) -> dict[str, int | None]:
         """`switch_step` of each group by its name, None where it waits."""
-        if not self.built:
+        if not self._has_state():
             return {}
         steps = self._switch_steps.numpy().tolist()
         return {
@@ -1102,7 +1120,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     @property
     def sgd_fraction(self) -> float:
         """SGD's weight in the next update, averaged over the groups."""
-        if not self.built:
+        if not self._has_state():
             return 0.0
         return float(self._weights.numpy().mean())
 
@@ -1114,21 +1132,21 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         keras.optimizers.SGD(momentum=...) counts it. Before the switch with
         the estimate so far, None where there is none yet.
         """
-        if not self.built:
+        if not self._has_state():
             return {}
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         rate = ops.cast(
             ops.convert_to_tensor(self.learning_rate), self._state_dtype
         )
         plan = self._plan(rate, step)
-        sgd_steps = np.asarray(plan["sgd_steps"])
+        sgd_steps = ops.convert_to_numpy(plan["sgd_steps"])
         known = np.ones(len(sgd_steps), bool)
         if not callable(self.sgd_learning_rate):
-            waiting = np.asarray(plan["scales"]) == 0
+            waiting = ops.convert_to_numpy(plan["scales"]) == 0
             if self.sgd_learning_rate is None:
                 estimate, exists = self._current_estimate()
-                known = ~waiting | np.asarray(exists)
-                guess = np.asarray(rate * estimate)
+                known = ~waiting | ops.convert_to_numpy(exists)
+                guess = ops.convert_to_numpy(rate * estimate)
             else:
                 guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
             sgd_steps = np.where(waiting, guess, sgd_steps)
@@ -1153,11 +1171,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     @property
     def cooldown_factor(self) -> float:
         """The cool-down's factor in the next update, over the groups' mean."""
-        if not self.built:
+        if not self._has_state():
             return 1.0
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         plan = self._plan(_constant(1.0, self._state_dtype), step)
-        return float(np.asarray(plan["factor"]).mean())
+        return float(ops.convert_to_numpy(plan["factor"]).mean())
 
     @property
     def training_steps(self) -> int | None:
@@ -1166,7 +1184,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         `Cooldown(steps=None)` ends there. `SwitchCallback` sets it when `fit`
         starts; set it yourself in a loop of your own.
         """
-        if not self.built:
+        if not self._has_state():
             return self._told_training_steps
         steps = int(self._training_steps.numpy())
         return None if steps < 0 else steps
@@ -1174,7 +1192,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     @training_steps.setter
     def training_steps(self, steps: int) -> None:
         steps = checks.integer("training_steps", steps, low=1)
-        if self.built:
+        if self._has_state():
             self._training_steps.assign(steps)
         self._told_training_steps = steps
 
@@ -1287,14 +1305,24 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         optimizer.training_steps = found.steps(epochs, steps_per_epoch)
         return optimizer
 
+    def load_own_variables(self, store: Any) -> None:
+        """Sets the state; a length that comes with it is known from then on.
+
+        JAX cannot look for it while it traces the update.
+        """
+        super().load_own_variables(store)
+        if self.built:
+            self._told_training_steps = self.training_steps
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and deep-copies with all state.
 
         Keras' own way drops the state of an optimizer without its model.
         """
+        built = self._has_state()
         config = keras.saving.serialize_keras_object(self)
         pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
-        if not self.built:
+        if not built:
             return _unpickled, (config, pattern, None, None)
         shapes = [
             (
@@ -1358,6 +1386,7 @@ def _unpickled(
         optimizer.build(stand_ins)
         for variable, value in zip(optimizer.variables, values, strict=True):
             variable.assign(value)
+        optimizer._told_training_steps = optimizer.training_steps
         optimizer._rebindable = True
     return optimizer
 

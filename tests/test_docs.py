@@ -117,7 +117,10 @@ def test_readme_has_the_figures_of_the_forked_search():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", EXAMPLES)
+# The one on JAX needs a process of its own: test_backends.py runs it.
+@pytest.mark.parametrize(
+    "name", [e for e in EXAMPLES if e != "data_parallel_jax"]
+)
 def test_examples_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     policy = keras.mixed_precision.global_policy()
