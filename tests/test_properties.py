@@ -1,5 +1,6 @@
 """What holds for every valid configuration."""
 
+import contextlib
 import copy
 import json
 import math
@@ -149,6 +150,8 @@ trainings = given(
     layout=layouts,
     seed=st.integers(0, 2**32 - 1),
     way=ways,
+    # Traced like any; most are not, to try ten times as many in that time.
+    eager=st.sampled_from([False, True, True, True]),
 )
 
 
@@ -193,6 +196,15 @@ def duplicated(optimizer, way, variables):
     return other
 
 
+@contextlib.contextmanager
+def run_eagerly(eager):
+    tf.config.run_functions_eagerly(eager)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
 def check_configuration(options, layout, seed, way):
     optimizer = HybridOptimizer(**options)
     config = optimizer.get_config()
@@ -227,21 +239,23 @@ def check_configuration(options, layout, seed, way):
 
 @FEW
 @trainings
-def test_any_configuration(options, layout, seed, way):
-    check_configuration(options, layout, seed, way)
+def test_any_configuration(options, layout, seed, way, eager):
+    with run_eagerly(eager):
+        check_configuration(options, layout, seed, way)
 
 
 @pytest.mark.slow
 @MANY
 @trainings
-def test_any_configuration_more(options, layout, seed, way):
-    check_configuration(options, layout, seed, way)
+def test_any_configuration_more(options, layout, seed, way, eager):
+    with run_eagerly(eager):
+        check_configuration(options, layout, seed, way)
 
 
 @pytest.mark.slow
 @settings(FEW, max_examples=30)
 @trainings
-def test_any_configuration_compiled(options, layout, seed, way):
+def test_any_configuration_compiled(options, layout, seed, way, eager):
     check_configuration(options | {"jit_compile": "auto"}, layout, seed, way)
 
 
