@@ -24,6 +24,48 @@ def strategy_is_active() -> bool:
     return bool(tf.distribute.has_strategy())
 
 
+def check_strategy(optimizer: Any) -> None:
+    """Refuses a tf.distribute strategy that `optimizer` cannot run under.
+
+    Raises:
+        ValueError: If it is not the one that it was made under, or Keras'
+            own part of the update cannot be traced there.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    active = tf.distribute.get_strategy()
+    if active is not optimizer._distribution_strategy:
+        raise ValueError(
+            "The optimizer must be created inside the scope of the "
+            "tf.distribute strategy that trains it, as must the model: `with "
+            "strategy.scope(): ...`. Received: an optimizer created under "
+            f"{_strategy_name(optimizer._distribution_strategy)}, used under "
+            f"{_strategy_name(active)}"
+        )
+    if (
+        tf.executing_eagerly()
+        or tf.__internal__.distribute.strategy_supports_no_merge_call()
+        or isinstance(active, tf.distribute.OneDeviceStrategy)
+    ):
+        return
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        value = getattr(optimizer, name)
+        if value and (name[:3] != "ema" or optimizer.use_ema):
+            raise ValueError(
+                f"`{name}` must be None under a tf.distribute strategy with "
+                "replicas: Keras cannot compile it there (keras #20582); a "
+                "model compiled with run_eagerly=True can have it. Received: "
+                f"{name}={value!r}"
+            )
+
+
+def _strategy_name(strategy: Any) -> str:
+    name = type(strategy).__name__
+    return "no strategy" if name.startswith("_Default") else name
+
+
 def can_compile() -> bool:
     """Whether tf.functions of our own can run here.
 

@@ -6,15 +6,83 @@ import contextlib
 import errno
 import json
 import math
-import os
 import re
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks.
+    fcntl = None  # type: ignore[assignment]
+
 
 class DiskFull(ValueError):
     """A file did not fit; what was written before is there."""
+
+
+class NotWritable(ValueError):
+    """A file or folder cannot be written to."""
+
+
+def _writing_error(path: Path, error: OSError) -> ValueError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            f"There is no room for {path} ({error}): free some. What is "
+            "finished is kept; the same command goes on."
+        )
+    return NotWritable(
+        f"{path} cannot be written ({error}): name another folder, or make "
+        f"this one writable. Received: folder={str(path.parent)!r}"
+    )
+
+
+@contextlib.contextmanager
+def claimed(path: Path) -> Iterator[bool]:
+    """Yields whether this process alone holds the lock file until the end.
+
+    The system lets go of it when the process ends, however it ends; the empty
+    file stays. Its folder is made.
+
+    Raises:
+        DiskFull: If there is no room.
+        NotWritable: If the folder cannot be made or written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise _writing_error(path, error) from error
+    with file:
+        is_ours = True
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_ours = False
+        except OSError as error:
+            # Some network file systems have no locks.
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+        yield is_ours
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a folder for this process; the folder is made.
+
+    Raises:
+        ValueError: As `claimed`, and if another process keeps it.
+    """
+    with claimed(folder / "in-use.lock") as is_ours:
+        if not is_ours:
+            raise ValueError(
+                f"{folder} is in use by another process: wait until it has "
+                f"ended, or name another folder. Received: folder="
+                f"{str(folder)!r}"
+            )
+        yield
 
 
 @contextlib.contextmanager
@@ -25,40 +93,19 @@ def atomically(path: Path) -> Iterator[Path]:
 
     Raises:
         DiskFull: If there is no room.
+        NotWritable: If the folder cannot be made or written to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Workers on several machines may have the same process id.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise DiskFull(
-            f"There is no room for {path} ({error}): free some. What is "
-            "finished is kept; the same command goes on."
-        ) from error
+        raise _writing_error(path, error) from error
     finally:
-        partial.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[bool]:
-    """Yields whether this process alone holds the lock until the end.
-
-    The system releases it when the process ends, however it ends. The file
-    stays, empty.
-    """
-    import fcntl
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -82,7 +129,7 @@ def read_json(path: Path, expected_format: int, what: str) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable ({error})") from error
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != expected_format:
@@ -106,14 +153,17 @@ def history_of(path: Path, history: Any) -> dict[str, list[float]]:
     """Returns lists of numbers as they were written, null as NaN.
 
     Raises:
-        ValueError: If it is no mapping.
+        ValueError: If it is no mapping to lists of numbers.
     """
-    if not isinstance(history, Mapping):
-        raise ValueError(f"{path}: history is no mapping")
-    return {
-        name: [math.nan if x is None else float(x) for x in values]
-        for name, values in history.items()
-    }
+    try:
+        return {
+            name: [math.nan if x is None else float(x) for x in values]
+            for name, values in history.items()
+        }
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: history is no mapping to lists of numbers ({error})"
+        ) from error
 
 
 def _without_nan(value: Any) -> Any:

@@ -257,10 +257,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             variables: The variables to train, in a fixed order.
 
         Raises:
-            ValueError: If `jit_compile=True` under a tf.distribute strategy.
+            ValueError: If `jit_compile=True` under a tf.distribute strategy,
+                or the optimizer was created outside its scope.
         """
         if self.built:
             return
+        execution.check_strategy(self)
         if self.jit_compile is True and execution.strategy_is_active():
             raise ValueError(
                 "`jit_compile` must be 'auto' or False under a tf.distribute "
@@ -363,9 +365,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """Leaves clipping to the update, which clips in its own pass.
 
-        Not under a tf.distribute strategy: Keras clips each replica's there.
+        Under a tf.distribute strategy that is after the sum over the replicas
+        (Keras clips each replica's gradient): so it equals one device.
         """
-        self._clips_in_update = not execution.strategy_is_active()
+        execution.check_strategy(self)
+        self._clips_in_update = True
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
         finally:
@@ -763,12 +767,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         plan: dict[str, Tensor],
         indices: Sequence[int],
         variables: Sequence[Any],
-        clips: Sequence[Tensor | None] | None,
+        clips: Sequence[Tensor | None],
     ) -> list[rules.Settings]:
-        """Returns each variable's scalars from the plan.
-
-        `clips` is None where the gradients are clipped already.
-        """
+        """Returns each variable's scalars from the plan."""
         columns: dict[tuple[str, str], Any] = {}
 
         def column(name: str, dtype: str) -> Any:
@@ -778,9 +779,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return columns[name, dtype]
 
         settings = []
-        scales = [None] * len(indices) if clips is None else clips
         for index, variable, scale in zip(
-            indices, variables, scales, strict=True
+            indices, variables, clips, strict=True
         ):
             group = self._groups.of[index]
             dtype = execution.compute_dtype(variable)
@@ -802,7 +802,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     clip_scale=None
                     if scale is None
                     else ops.cast(scale, dtype),
-                    clip_value=None if clips is None else self.clipvalue,
+                    clip_value=self.clipvalue,
                 )
             )
         return settings
@@ -980,10 +980,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         pairs = self._all_reduce_sum_gradients(
             list(zip(grads, values, strict=True))
         )
+        clips = self._clip_scales([grad for grad, _ in pairs])
 
         def plan() -> tuple[dict[str, Tensor], list[rules.Settings]]:
             whole = self._plan(rate, step)
-            return whole, self._settings(whole, indices, values, None)
+            return whole, self._settings(whole, indices, values, clips)
 
         def finish(
             whole: dict[str, Tensor], sums: list[dict[str, Tensor]]
@@ -1326,10 +1327,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return _unpickled, (config, pattern, None, None)
         shapes = [
             (
-                v.path,
+                getattr(v, "path", v.name),
                 tuple(v.shape),
                 keras.backend.standardize_dtype(v.dtype),
                 self._use_weight_decay(v),
+                self._overwrite_variable_with_gradient(v),
             )
             for v in self._trainable_variables
         ]
@@ -1374,11 +1376,12 @@ def _unpickled(
     if shapes is not None:
         stand_ins = []
         excluded = []
-        for path, shape, dtype, decays in shapes:
+        for path, shape, dtype, decays, overwritten in shapes:
             stand_in = keras.Variable(
                 initializer="zeros", shape=shape, dtype=dtype
             )
             stand_in._path = path
+            stand_in.overwrite_with_gradient = overwritten
             stand_ins.append(stand_in)
             if not decays:
                 excluded.append(stand_in)

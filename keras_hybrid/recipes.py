@@ -332,9 +332,10 @@ class Recipe:
         for name in ("plan", "optimizer", "budget", "score", "search"):
             if not isinstance(content[name], dict):
                 raise ValueError(f"{path}: {name} is no mapping")
-        for name in ("epochs", "steps_per_epoch"):
-            checks.integer(f"budget.{name}", content["budget"].get(name), low=1)
         try:
+            for name in ("epochs", "steps_per_epoch"):
+                length = content["budget"].get(name)
+                checks.integer(f"budget.{name}", length, low=1)
             plan = Plan.from_dict(content.pop("plan"))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}: {error}") from error

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from keras_hybrid import files
@@ -69,6 +70,15 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DamagedSnapshot(f"{path}: not readable ({error})") from error
 
 
+def _dtype(variable: Any) -> np.dtype[Any]:
+    return np.dtype(keras.backend.standardize_dtype(variable.dtype))
+
+
+def _typed(array: np.ndarray, variable: Any) -> np.ndarray:
+    """Gives a dtype back that NumPy's files do not know, as bfloat16."""
+    return array.view(_dtype(variable)) if array.dtype.kind == "V" else array
+
+
 def _history(path: Path, file: Any) -> dict[str, list[float]]:
     return files.history_of(path, json.loads(str(file["history"])))
 
@@ -88,10 +98,13 @@ def restore(
     variables = _variables(model, without)
     with _opened(path) as file:
         history = _history(path, file)
-        arrays = [file[f"variable_{i}"] for i in range(len(variables))]
+        arrays = [
+            _typed(file[f"variable_{i}"], variable)
+            for i, variable in enumerate(variables)
+        ]
         extra = len(file.files) - 1 - len(variables)
     fits = extra == 0 and all(
-        tuple(v.shape) == a.shape
+        tuple(v.shape) == a.shape and _dtype(v) == a.dtype
         for v, a in zip(variables, arrays, strict=True)
     )
     if not fits:

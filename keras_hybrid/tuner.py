@@ -210,7 +210,9 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _look_into_folder(self, overwrite: bool) -> None:
         if overwrite or not (self.folder / "oracle.json").exists():
-            return
+            # Not to be cleared under another's feet, and writable.
+            with self._alone():
+                return
         if not self._search_path.exists():
             raise ValueError(
                 f"`directory` holds another search, not made by ForkedTuner: "
@@ -223,6 +225,12 @@ class ForkedTuner(keras_tuner.Tuner):
         if not own.exists():
             files.write_json(own, {})
 
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps the folder; workers share it with their chief."""
+        if self._is_worker():
+            return contextlib.nullcontext()
+        return files.locked(self.folder)
+
     @property
     def _search_path(self) -> Path:
         return self.folder / "search.json"
@@ -234,11 +242,13 @@ class ForkedTuner(keras_tuner.Tuner):
             TypeError: If an argument has the wrong type.
             ValueError: If an argument is missing or not supported, the budget
                 is shorter than the earliest switch, the directory holds
-                another search, or the disk is full. Finished trials are kept.
+                another search, is in use by another process or cannot be
+                written to, or the disk is full. Finished trials are kept.
         """
         fit = self._checked_fit(fit_args, fit_kwargs)
-        self._claim(fit)
-        super().search(*fit_args, **fit_kwargs)
+        with self._alone():
+            self._claim(fit)
+            super().search(*fit_args, **fit_kwargs)
 
     def _checked_fit(self, args: Any, kwargs: Any) -> Fit:
         fit = Fit.of(args, kwargs)
@@ -583,10 +593,11 @@ class ForkedTuner(keras_tuner.Tuner):
             "adam": Plan(when="start", scale="number", rho=1.0, end=0.0),
             "sgd": Plan(when="start", scale="number", rho=rho),
         }
-        for name in REFERENCES:
-            folder = self.folder / "references" / name
-            self._run_seeds(hp, plans[name], fit, folder, name)
-        self._remove_snapshots()
+        with self._alone():
+            for name in REFERENCES:
+                folder = self.folder / "references" / name
+                self._run_seeds(hp, plans[name], fit, folder, name)
+            self._remove_snapshots()
 
     def _hyperparameters(self, trial_id: str) -> Any:
         return self.oracle.get_trial(trial_id).hyperparameters

@@ -4,10 +4,13 @@ import configparser
 import doctest
 import importlib
 import json
+import os
 import pkgutil
 import re
 import runpy
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -25,6 +28,8 @@ MODULES = [
     )
 ]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+# Devices are configured before TensorFlow starts.
+IN_A_PROCESS = {"mirrored", "multi_worker"}
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -117,9 +122,9 @@ def test_readme_has_the_figures_of_the_forked_search():
 
 
 @pytest.mark.slow
-# The one on JAX needs a process of its own: test_backends.py runs it.
+# The one on JAX needs a process of its own too: test_backends.py runs it.
 @pytest.mark.parametrize(
-    "name", [e for e in EXAMPLES if e != "data_parallel_jax"]
+    "name", sorted(set(EXAMPLES) - IN_A_PROCESS - {"data_parallel_jax"})
 )
 def test_examples_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -129,3 +134,20 @@ def test_examples_run(name, tmp_path, monkeypatch, capsys):
     finally:
         keras.mixed_precision.set_global_policy(policy)
     assert capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(IN_A_PROCESS))
+def test_examples_of_several_devices_run(name, tmp_path):
+    process = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    ends = [x for x in process.stdout.splitlines() if "SGD since" in x]
+    assert len(ends) == (2 if name == "multi_worker" else 1)
+    assert len({end.strip() for end in ends}) == 1, "equal weights"

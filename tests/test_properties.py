@@ -1,8 +1,11 @@
 """What holds for every valid configuration."""
 
+import contextlib
 import copy
 import json
 import math
+import os
+import pickle
 
 import keras
 import numpy as np
@@ -20,9 +23,14 @@ from keras_hybrid.triggers import (
 )
 
 STEPS, COPIED_AT = 8, 4
-SHAPES = ((2, 2), (2,))
 FEW = settings(max_examples=50, deadline=None, derandomize=True, database=None)
-MANY = settings(FEW, max_examples=1000)
+# Others each night.
+MANY = settings(
+    FEW,
+    max_examples=int(os.environ.get("KERAS_HYBRID_FUZZ", 1000)),
+    derandomize=False,
+    print_blob=True,
+)
 
 scopes = st.sampled_from(["model", "layer", "variable"])
 unit = st.floats(0, 1)
@@ -94,7 +102,10 @@ def configurations(draw):
         "scale_scope": draw(scopes),
         "cooldown": draw(st.one_of(st.none(), cooldowns)),
         "weight_decay": draw(st.sampled_from([None, 0.0, 0.1])),
+        "loss_scale_factor": draw(st.sampled_from([None, 8.0])),
         "use_ema": draw(st.booleans()),
+        "ema_momentum": draw(unit),
+        "ema_overwrite_frequency": draw(st.sampled_from([None, 1, 3])),
         "jit_compile": False,
     }
     options |= draw(
@@ -123,54 +134,95 @@ def configurations(draw):
     return options
 
 
-gradient_lists = st.lists(
-    st.integers(0, 2**32 - 1).map(
-        lambda seed: [
-            np.random.default_rng(seed).normal(size=s) * 10.0 ** (seed % 5 - 2)
-            for s in SHAPES
-        ]
+# Half precision in its wider form: in float16 the squares of the largest
+# gradients here would overflow, as in Keras' Adam.
+layouts = st.lists(
+    st.tuples(
+        st.sampled_from([(), (1,), (2,), (2, 2), (3, 1, 2)]),
+        st.sampled_from(["float32", "float32", "float64", "bfloat16"]),
     ),
-    min_size=STEPS,
-    max_size=STEPS,
+    min_size=1,
+    max_size=3,
+)
+ways = st.sampled_from([None, "deepcopy", "pickle", "store"])
+trainings = given(
+    options=configurations(),
+    layout=layouts,
+    seed=st.integers(0, 2**32 - 1),
+    way=ways,
+    # Traced like any; most are not, to try ten times as many in that time.
+    eager=st.sampled_from([False, True, True, True]),
 )
 
 
-def make_variables():
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(2, bias_initializer="ones")]
-    )
-    model.set_weights([np.full(s, 0.5) for s in SHAPES])
-    return model.trainable_variables
+def make_gradients(layout, seed):
+    """Of sizes from a hundredth to a hundred, which change every step."""
+    rng = np.random.default_rng(seed)
+    return [
+        [
+            tf.cast(rng.normal(size=s) * 10.0 ** rng.integers(-2, 3), dtype)
+            for s, dtype in layout
+        ]
+        for _ in range(STEPS)
+    ]
+
+
+def make_variables(layout):
+    return [
+        keras.Variable(np.full(shape, 0.5), dtype=dtype)
+        for shape, dtype in layout
+    ]
 
 
 def update(optimizer, variables, gradients):
     for gradient in gradients:
-        optimizer.apply(
-            [tf.constant(g, "float32") for g in gradient], variables
-        )
+        optimizer.apply(gradient, variables)
 
 
 def values(optimizer, variables):
-    return [v.numpy() for v in [*variables, *optimizer.variables]]
+    return [np.asarray(v) for v in [*variables, *optimizer.variables]]
 
 
-def check_configuration(options, gradients, copied):
+def duplicated(optimizer, way, variables):
+    if way == "deepcopy":
+        return copy.deepcopy(optimizer)
+    if way == "pickle":
+        return pickle.loads(pickle.dumps(optimizer))
+    other = HybridOptimizer.from_config(optimizer.get_config())
+    other.build(variables)
+    store = {}
+    optimizer.save_own_variables(store)
+    other.load_own_variables(store)
+    return other
+
+
+@contextlib.contextmanager
+def run_eagerly(eager):
+    tf.config.run_functions_eagerly(eager)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def check_configuration(options, layout, seed, way):
     optimizer = HybridOptimizer(**options)
     config = optimizer.get_config()
     text = json.dumps(config, sort_keys=True)
     again = HybridOptimizer.from_config(json.loads(text))
     assert json.dumps(again.get_config(), sort_keys=True) == text
 
-    variables = make_variables()
+    variables, gradients = make_variables(layout), make_gradients(layout, seed)
     update(optimizer, variables, gradients[:COPIED_AT])
-    if copied:
-        duplicate, others = copy.deepcopy(optimizer), make_variables()
+    if way is not None:
+        others = make_variables(layout)
         for mine, theirs in zip(others, variables, strict=True):
             mine.assign(theirs)
+        duplicate = duplicated(optimizer, way, others)
     update(optimizer, variables, gradients[COPIED_AT:])
     end = values(optimizer, variables)
-    assert all(np.isfinite(value).all() for value in end)
-    if copied:
+    assert all(np.isfinite(value.astype("float64")).all() for value in end)
+    if way is not None:
         update(duplicate, others, gradients[COPIED_AT:])
         for a, b in zip(end, values(duplicate, others), strict=True):
             np.testing.assert_array_equal(a, b)
@@ -182,26 +234,29 @@ def check_configuration(options, gradients, copied):
         assert 1 <= optimizer.switch_step <= STEPS
         assert optimizer.switch_step == max(optimizer.switch_steps.values())
     assert set(optimizer._functions.tracing_counts().values()) <= {0, 1}
+    assert json.dumps(optimizer.get_config(), sort_keys=True) == text
 
 
 @FEW
-@given(options=configurations(), gradients=gradient_lists, copied=st.booleans())
-def test_any_configuration(options, gradients, copied):
-    check_configuration(options, gradients, copied)
+@trainings
+def test_any_configuration(options, layout, seed, way, eager):
+    with run_eagerly(eager):
+        check_configuration(options, layout, seed, way)
 
 
 @pytest.mark.slow
 @MANY
-@given(options=configurations(), gradients=gradient_lists, copied=st.booleans())
-def test_any_configuration_more(options, gradients, copied):
-    check_configuration(options, gradients, copied)
+@trainings
+def test_any_configuration_more(options, layout, seed, way, eager):
+    with run_eagerly(eager):
+        check_configuration(options, layout, seed, way)
 
 
 @pytest.mark.slow
 @settings(FEW, max_examples=30)
-@given(options=configurations(), gradients=gradient_lists, copied=st.booleans())
-def test_any_configuration_compiled(options, gradients, copied):
-    check_configuration(options | {"jit_compile": "auto"}, gradients, copied)
+@trainings
+def test_any_configuration_compiled(options, layout, seed, way, eager):
+    check_configuration(options | {"jit_compile": "auto"}, layout, seed, way)
 
 
 @FEW

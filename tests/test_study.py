@@ -223,7 +223,7 @@ def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
 def test_a_locked_piece_is_left_to_its_process(tiny, tmp_path):
     code = (
         "import sys; from pathlib import Path; from keras_hybrid import files\n"
-        "with files.locked(Path(sys.argv[1])) as ours:\n"
+        "with files.claimed(Path(sys.argv[1])) as ours:\n"
         "    print(ours, flush=True); sys.stdin.read()"
     )
     lock = tmp_path / CELL.name / "sgd.lock"
@@ -237,7 +237,7 @@ def test_a_locked_piece_is_left_to_its_process(tiny, tmp_path):
         campaign.run(plan(tmp_path, ["sgd"]))
         assert not list(tmp_path.rglob("*.json"))
         holder.kill()
-    with files.locked(lock) as is_ours:
+    with files.claimed(lock) as is_ours:
         assert is_ours
 
 

@@ -118,7 +118,7 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
     loaded: Cell | None = None
     for cell, name, members in plan.pieces():
         folder = plan.output / cell.name
-        with files.locked(folder / f"{name}.lock") as is_ours:
+        with files.claimed(folder / f"{name}.lock") as is_ours:
             waiting = [
                 arm
                 for arm in members
