@@ -85,9 +85,14 @@ def history_of(path: Path, history: Any) -> dict[str, list[float]]:
     if not isinstance(history, Mapping):
         raise ValueError(f"{path}: history is no mapping")
     return {
-        name: [math.nan if x is None else float(x) for x in values]
-        for name, values in history.items()
+        name: [_number(x) for x in values] for name, values in history.items()
     }
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    return value if isinstance(value, int) else float(value)
 
 
 def _without_nan(value: Any) -> Any:
