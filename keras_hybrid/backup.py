@@ -33,11 +33,13 @@ class ExactBackup(keras.callbacks.Callback):
     forced to the disk.
 
     What it cannot know: the order of the examples must be a function of the
-    epoch (in `fit(shuffle=True)` on arrays after
-    `keras.utils.set_random_seed` it is; `tf.data.Dataset.shuffle` begins
-    anew), callbacks that count in Python (EarlyStopping, ReduceLROnPlateau)
-    count anew, and layers must draw random numbers from a generator of their
-    own (Keras' do). The model must be built before `fit`.
+    epoch. With arrays and `fit(shuffle=True)` after
+    `keras.utils.set_random_seed` it is; the sequence of a
+    `tf.data.Dataset.shuffle` begins anew, so make the data set start at
+    `next_epoch` (examples/resume.py does). Callbacks that count in Python
+    (EarlyStopping, ReduceLROnPlateau) count anew. Layers must draw random
+    numbers from a generator of their own, as Keras' do. The model must be
+    built before `fit`.
 
     Args:
         path: The file, by convention `*.npz`; one for each training. It fits
@@ -66,6 +68,13 @@ class ExactBackup(keras.callbacks.Callback):
             "delete_checkpoint", delete_checkpoint
         )
         self._goes_on = False
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch with which `fit` will begin, 0 if there is no file."""
+        if not self.path.exists():
+            return 0
+        return int(snapshot.read_history(self.path)[_EPOCHS][-1])
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Restores, if there is a file, and says with which epoch to go on."""
