@@ -1,9 +1,10 @@
 """Kills real trainings at random moments, and compares what they end with.
 
-    python benchmarks/kills.py [--kills 20] [--only NAME ...]
+    python benchmarks/kills.py [--kills 20] [--only NAME ...] [--output FILE]
 
-Each training runs in a process of its own, is killed (SIGKILL) twice, started
-again each time, and ends. Its weights, random generators, optimizer variables
+Each training runs in a process of its own (forked from one that has only
+imported TensorFlow), is killed (SIGKILL) several times, started again each
+time, and ends. Its weights, random generators, optimizer variables
 and History must be, bit for bit, those of one that was never killed. The
 moments are drawn uniformly over the time of the unkilled training, from the
 start of `fit` on; some wait for the next write of a file, and kill inside it.
@@ -11,14 +12,16 @@ Writes benchmarks/kills.json.
 """
 
 import argparse
+import importlib
+import importlib.metadata
 import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -311,35 +314,44 @@ class Training:
 
     def __enter__(self) -> "Training":
         (self.folder / "started").unlink(missing_ok=True)
-        environment = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-        }
         self.errors = tempfile.TemporaryFile("w+")
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--work", self.name, str(self.folder)],
-            env=environment,
-            stderr=self.errors,
-            start_new_session=True,
-        )
+        self.status: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.dup2(self.errors.fileno(), 2)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            try:
+                work(self.name, self.folder)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
         return self
 
     def __exit__(self, *error: object) -> None:
         self.kill()
         self.errors.close()
 
+    def alive(self) -> bool:
+        """Whether it has not ended."""
+        if self.status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.status = status
+        return self.status is None
+
     def kill(self) -> None:
         """Kills the process and all that it started."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait(timeout=30)
+        if self.alive():
+            os.killpg(self.pid, signal.SIGKILL)
+            _, self.status = os.waitpid(self.pid, 0)
 
     def wait_for(self, condition: Callable[[], Any], pause: float) -> bool:
         """Waits; False if the process ended before."""
         end = time.monotonic() + LIMIT_SECONDS
         while not condition():
-            if self.process.poll() is not None:
+            if not self.alive():
                 return False
             if time.monotonic() > end:
                 raise TimeoutError(f"{self.name}: waited {LIMIT_SECONDS} s")
@@ -348,10 +360,10 @@ class Training:
 
     def finish(self) -> str:
         """Lets it end; returns what it said of errors and warnings."""
-        self.process.wait(timeout=LIMIT_SECONDS)
+        self.wait_for(lambda: False, 0.01)
         self.errors.seek(0)
         text = self.errors.read()
-        if self.process.returncode:
+        if self.status:
             return text[-2000:]
         return "\n".join(x for x in text.splitlines() if "UserWarning" in x)
 
@@ -429,7 +441,7 @@ def killed(
             if alive and into_write:
                 alive = training.wait_for(write_begins(name, folder), 0)
             now = time.monotonic()
-            alive = alive and training.process.poll() is None
+            alive = alive and training.alive()
             training.kill()
         yield {
             "seconds": round(now - begin, 3),
@@ -440,7 +452,7 @@ def killed(
             break
 
 
-def soak(name: str, count: int, folder: Path, each: int = 2) -> dict[str, Any]:
+def soak(name: str, count: int, folder: Path, each: int = 4) -> dict[str, Any]:
     """Kills trainings until there were `count` kills; returns the record."""
     each = 1 if name == INSIDE else each
     moments = random.Random(f"{name} {SEED}")
@@ -483,27 +495,29 @@ def soak(name: str, count: int, folder: Path, each: int = 2) -> dict[str, Any]:
     }
 
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
 def main() -> None:
     """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--kills", type=int, default=20, help="of each kind")
     parser.add_argument("--only", nargs="+", choices=TRAININGS, default=[])
+    parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    if arguments.work:
-        work(arguments.work[0], Path(arguments.work[1]))
-        return
+    sys.path.insert(0, str(ROOT))
+    # Once, for all the trainings that are forked.
+    for module in ("keras", "keras_hybrid", "keras_hybrid.batches"):
+        importlib.import_module(module)
     # So that leaving the block of a training kills its process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    import importlib.metadata
-
     versions = {
         name: importlib.metadata.version(name)
         for name in ("tensorflow", "keras")
     }
     record: dict[str, Any] = {"trainings": {}}
-    if RESULTS.exists():
-        record = json.loads(RESULTS.read_text(encoding="utf-8"))
+    if arguments.output.exists():
+        record = json.loads(arguments.output.read_text(encoding="utf-8"))
     record |= {
         "command": "python benchmarks/kills.py",
         "versions": versions,
@@ -515,7 +529,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             result = soak(name, arguments.kills, Path(folder))
         record["trainings"][name] = result
-        RESULTS.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        arguments.output.write_text(
+            json.dumps(record, indent=1) + "\n", encoding="utf-8"
+        )
         print(f"{name}: {result['exact']} of {result['of']} exact")
 
 
