@@ -51,10 +51,12 @@ class SwitchCallback(keras.callbacks.Callback):
     The place in the list of callbacks does not matter: where Keras writes a
     file at the end of an epoch before this callback had its turn
     (BackupAndRestore, ModelCheckpoint), the trigger looks at the epoch right
-    then, in Keras' own metrics. Two things it cannot know yet, and says so: a
+    then, in Keras' own metrics. Two things it cannot know yet, and warns of: a
     metric that another callback puts into the logs, and without validation
-    the end of a data set of unknown length. Put this callback before the one
-    that saves there.
+    the end of a data set of unknown length. There, and where a callback writes
+    a tf.train.Checkpoint, which asks nobody, put this callback first. A fit
+    restored to another epoch's end than its callbacks believe (a kill inside
+    BackupAndRestore's writing) warns too.
 
     Args:
         trigger: None (default: the optimizer's own step trigger decides) or an

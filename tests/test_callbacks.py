@@ -858,6 +858,61 @@ def test_backup_before_the_switch_callback_resumes_exactly(
         np.testing.assert_array_equal(values, whole_history[name][interrupt:])
 
 
+def test_backup_before_the_switch_callback_with_loss_scaling(tmp_path):
+    """The scaling saves its inner optimizer's state too, and before it."""
+
+    def run(*callbacks):
+        scaled = keras.optimizers.LossScaleOptimizer(
+            HybridOptimizer(0.01, jit_compile=False)
+        )
+        model = compiled_model(scaled)
+        fit(model, *callbacks, SwitchCallback(AtEpoch(1), verbose=0))
+        return state_of(model)
+
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    with pytest.raises(Interrupted):
+        run(backup, Interrupt(1))
+    assert_equal_states(run(backup), run())
+
+
+@pytest.mark.parametrize("way", ["keras", "checkpoint"])
+def test_saved_half_way_through_a_plateau(tmp_path, way):
+    whole, whole_history = unbroken("val_loss")
+    first = hybrid_model()
+    switch = SwitchCallback(steady("val_loss"), verbose=0)
+    if way == "keras":
+        path = tmp_path / "{epoch}.keras"
+        callbacks = [keras.callbacks.ModelCheckpoint(str(path)), switch]
+    else:
+        saved = tf.train.Checkpoint(model=first, optimizer=first.optimizer)
+        callback = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: saved.write(
+                str(tmp_path / f"{epoch + 1}")
+            )
+        )
+        callbacks = [switch, callback]
+    fit(first, *callbacks, epochs=2, validation_data=dataset())
+    if way == "keras":
+        second = keras.saving.load_model(tmp_path / "2.keras")
+    else:
+        second = new_model()
+        second.optimizer.build(second.trainable_variables)
+        tf.train.Checkpoint(model=second, optimizer=second.optimizer).read(
+            str(tmp_path / "2")
+        ).assert_existing_objects_matched()
+    assert second.optimizer.switch_step is None
+    history = fit(
+        second,
+        SwitchCallback(steady("val_loss"), verbose=0),
+        epochs=6,
+        initial_epoch=2,
+        validation_data=dataset(),
+    )
+    assert_equal_states(state_of(second), whole)
+    for name, values in history.items():
+        np.testing.assert_array_equal(values, whole_history[name][2:])
+
+
 def test_a_file_written_within_an_epoch_decides_nothing(tmp_path):
     whole, _ = unbroken("val_loss")
     model = hybrid_model()
