@@ -157,7 +157,10 @@ def keras_backup(folder: Path, first: bool) -> tuple[Any, Any]:
     import keras
 
     model = make(dropout=False)
-    backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
+    # It writes in place: of one copy a kill leaves a broken file.
+    backup = keras.callbacks.BackupAndRestore(
+        str(folder / "backup"), double_checkpoint=True
+    )
     callbacks = [backup, switch()] if first else [switch(), backup]
     return model, fit(model, folder, callbacks)
 
@@ -262,8 +265,7 @@ WRITING = {
     "ExactBackup last": "backup.npz.*.partial",
     "tf.train.Checkpoint": "checkpoints/*_temp",
 }
-# Keras writes in place; here every kill is inside a write, and what happens is
-# recorded, not promised.
+# Here every kill is inside a write; what happens is recorded, not promised.
 INSIDE = "BackupAndRestore, inside its writes"
 TRAININGS[INSIDE] = lambda folder: keras_backup(folder, False)
 
@@ -367,10 +369,9 @@ class Training:
             return text[-2000:]
         return "\n".join(x for x in text.splitlines() if "UserWarning" in x)
 
-    def begins(self) -> None:
-        """Waits until `fit` starts."""
-        if not self.wait_for((self.folder / "started").exists, 0.005):
-            raise RuntimeError(self.finish())
+    def begins(self) -> bool:
+        """Waits until `fit` starts; False if it does not."""
+        return self.wait_for((self.folder / "started").exists, 0.005)
 
 
 def end_of(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -429,11 +430,15 @@ def killed(
     moments: random.Random,
     aimed: list[bool],
 ) -> Iterator[dict[str, Any]]:
-    """Trains with a kill for each item of `aimed`; yields what they were."""
+    """Trains with a kill for each item of `aimed`; yields what they were.
+
+    It stops where the training ends, or cannot go on.
+    """
     for into_write in aimed:
         after = moments.uniform(0, seconds)
         with Training(name, folder) as training:
-            training.begins()
+            if not training.begins():
+                break
             begin = time.monotonic()
             alive = training.wait_for(
                 lambda b=begin, a=after: time.monotonic() - b >= a, 0.001
