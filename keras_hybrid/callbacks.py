@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import warnings
-import zlib
-from collections.abc import MutableMapping
 from typing import Any
 
 import keras
-import numpy as np
 
-from keras_hybrid import checks
+from keras_hybrid import checks, looks
 from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
@@ -49,10 +45,18 @@ class SwitchCallback(keras.callbacks.Callback):
     an estimate), then asks the trigger, and switches from the next epoch on.
 
     The trigger's state lives in the optimizer: whatever restores the optimizer
-    (BackupAndRestore, a checkpoint) restores it. Put this callback before
-    BackupAndRestore: a backup taken before the trigger saw its epoch lacks
-    that epoch, and a resumed fit warns of it. A trigger other than the one
-    that left its state there starts anew.
+    (`ExactBackup`, BackupAndRestore, a checkpoint) restores it. A trigger
+    other than the one that left its state there starts anew.
+
+    The place in the list of callbacks does not matter: where Keras writes a
+    file at the end of an epoch before this callback had its turn
+    (BackupAndRestore, ModelCheckpoint), the trigger looks at the epoch right
+    then, in Keras' own metrics. Two things it cannot know yet, and warns of: a
+    metric that another callback puts into the logs, and without validation
+    the end of a data set of unknown length. There, and where a callback writes
+    a tf.train.Checkpoint, which asks nobody, put this callback first. A fit
+    restored to another epoch's end than its callbacks believe (a kill inside
+    BackupAndRestore's writing) warns too.
 
     Args:
         trigger: None (default: the optimizer's own step trigger decides) or an
@@ -68,7 +72,8 @@ class SwitchCallback(keras.callbacks.Callback):
         ValueError: At construction if `verbose` is not 0 or 1 or
             `monitor_only` has no trigger; when `fit` starts if the model has
             no HybridOptimizer or the length of the training is needed and not
-            known; at the end of an epoch if a monitored metric is missing.
+            known; at the end of an epoch if a monitored metric is missing, or
+            another callback has changed it since a file was written.
 
     Example:
     >>> import keras_hybrid
@@ -109,6 +114,15 @@ class SwitchCallback(keras.callbacks.Callback):
             )
         self._reported: bool | None = None
         self._told_steps = False
+        self._warned = False
+        self._updates_at_start: int | None = None
+        # Of the epoch that runs: what files written at its end need to know.
+        self._epoch: int | None = None
+        self._last_batch: int | None = None
+        self._complete = False
+        self._metrics: dict[str, Any] = {}
+        self._early: looks.Look | None = None
+        self._saved_unseen = False
 
     @classmethod
     def from_recipe(
@@ -145,9 +159,10 @@ class SwitchCallback(keras.callbacks.Callback):
         variables; into an unbuilt one it would silently restore nothing.
         """
         super().set_model(model)
-        hybrid_optimizer(model)
+        optimizer = hybrid_optimizer(model)
         if model.built:
             model.optimizer.build(model.trainable_variables)
+        self._updates_at_start = _updates(optimizer)
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
@@ -163,42 +178,89 @@ class SwitchCallback(keras.callbacks.Callback):
             )
         self._told_steps = False
         self._reported = None
+        self._warned = False
+        self._forget_epoch()
+        optimizer._before_saving = self._look_before_saving
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Takes no more notice of files that are written."""
+        hybrid_optimizer(self.model)._before_saving = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Tells the optimizer the length of the training, once a fit."""
         optimizer = hybrid_optimizer(self.model)
         if self._reported is None:
             self._reported = optimizer.has_switched
+            self._check_restored(optimizer, epoch)
         steps = self.params.get("steps")
+        self._epoch = epoch
+        if steps is not None:
+            self._last_batch = steps - self.model.steps_per_execution
         if self._told_steps or steps is None:
             return
-        self._warn_of_missed_epochs(optimizer, epoch)
         # Only here, not when training begins: the first epoch tells where a
         # resumed training starts.
         micro_batches = steps * (self.params["epochs"] - epoch)
-        done = int(optimizer._iterations.numpy())
+        done = _updates(optimizer)
         accumulated = optimizer.gradient_accumulation_steps or 1
         optimizer.training_steps = max((done + micro_batches) // accumulated, 1)
         self._told_steps = True
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Notes whether the epoch's metrics are complete after this batch."""
+        self._complete = self._last_batch is not None and (
+            batch >= self._last_batch
+        )
+        self._saved_unseen = False
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Notes the epoch's metrics: Keras resets them for the validation."""
+        self._complete = self._saved_unseen = False
+        if self._epoch is not None:
+            self._metrics = dict(self.model.get_metrics_result())
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Notes the validation's."""
+        for name, value in (logs or {}).items():
+            self._metrics[f"val_{name}"] = value
+        self._complete = self._epoch is not None
+        self._saved_unseen = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the phase, asks the trigger, switches."""
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
-        self._log(optimizer, logs)
+        found = self._early
+        if found is None:
+            found = looks.look(self.trigger, optimizer, epoch, logs)
+            self._act(optimizer, found)
+        elif looks.would_differ(found, self.trigger, epoch, logs):
+            raise ValueError(
+                f"{self.trigger!r} was asked when a file was written, and "
+                "another callback has changed the logs since, so that it now "
+                "says something else. Put SwitchCallback before the callback "
+                f"that writes. Received: epoch={epoch}, logs={dict(logs)}"
+            )
+        if self._saved_unseen and found.asked and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"A file was written at the end of epoch {epoch + 1} before "
+                f"{self.trigger!r} could look at the epoch's metrics. A "
+                "training restored from it lacks that look: put SwitchCallback "
+                "before the callback that writes.",
+                stacklevel=2,
+            )
+        logs.update(found.phase)
         cause: Any = optimizer.trigger
-        if self.trigger is not None and not optimizer.has_switched:
-            holds = _check(self.trigger, optimizer, epoch, logs)
-            if self.monitor_only:
-                logs["would_switch"] = int(holds)
-                if holds:
-                    self._say(
-                        f"Epoch {epoch + 1}: {self.trigger!r} would switch "
-                        f"{_phase_text(optimizer)} (monitor only)."
-                    )
-            elif holds:
-                optimizer.switch()
-                cause = self.trigger
+        if found.asked and self.monitor_only:
+            logs["would_switch"] = int(found.holds)
+            if found.holds:
+                self._say(
+                    f"Epoch {epoch + 1}: {self.trigger!r} would switch "
+                    f"{_phase_text(optimizer)} (monitor only)."
+                )
+        elif found.holds:
+            cause = self.trigger
         if optimizer.has_switched and not self._reported:
             self._reported = True
             by = "optimizer.switch()" if cause is None else repr(cause)
@@ -209,16 +271,44 @@ class SwitchCallback(keras.callbacks.Callback):
             )
         elif not optimizer.has_switched:
             self._reported = False
+        self._forget_epoch()
 
-    def _warn_of_missed_epochs(
-        self, optimizer: HybridOptimizer, epoch: int
-    ) -> None:
-        if self.trigger is None or not optimizer.built:
+    def _forget_epoch(self) -> None:
+        self._epoch = self._last_batch = self._early = None
+        self._complete = self._saved_unseen = False
+        self._metrics = {}
+
+    def _look_before_saving(self) -> None:
+        """Looks at the epoch now if its metrics are known."""
+        if self._epoch is None or self._early is not None:
             return
-        if optimizer.has_switched:
+        self._saved_unseen = True
+        if not self._complete:
             return
+        logs = self._metrics or self.model.get_metrics_result()
+        optimizer = hybrid_optimizer(self.model)
+        try:
+            found = looks.look(self.trigger, optimizer, self._epoch, logs)
+        except (KeyError, ValueError):
+            return  # It needs another callback's metric; `on_epoch_end` tells.
+        self._saved_unseen = False
+        self._early = found
+        self._act(optimizer, found)
+
+    def _act(self, optimizer: HybridOptimizer, found: looks.Look) -> None:
+        optimizer._epoch_state.assign(found.after)
+        if found.holds and not self.monitor_only:
+            optimizer.switch()
+
+    def _check_restored(self, optimizer: HybridOptimizer, epoch: int) -> None:
+        """Warns if the state is not that of the end of the epoch before."""
+        if not optimizer.built:
+            return
+        restored_since = self._updates_at_start != _updates(optimizer)
         mark, watched = optimizer._epoch_state.numpy()[:2]
-        if mark == _fingerprint(self.trigger) and 0 < watched < epoch:
+        if 0 < watched < epoch and not optimizer.has_switched:
+            if self.trigger is None or mark != looks.fingerprint(self.trigger):
+                return
             warnings.warn(
                 f"The trigger {self.trigger!r} has seen {int(watched)} epochs, "
                 f"and the training goes on with epoch {epoch + 1}: a backup "
@@ -226,19 +316,14 @@ class SwitchCallback(keras.callbacks.Callback):
                 "SwitchCallback before BackupAndRestore in the list.",
                 stacklevel=2,
             )
-
-    def _log(
-        self, optimizer: HybridOptimizer, logs: MutableMapping[str, Any]
-    ) -> None:
-        rate = optimizer.sgd_learning_rate_equivalent
-        step = optimizer.switch_step
-        logs["sgd_fraction"] = optimizer.sgd_fraction
-        logs["switch_step"] = -1 if step is None else step
-        logs["learning_rate"] = float(
-            keras.ops.convert_to_numpy(optimizer.learning_rate)
-        )
-        logs["cooldown"] = optimizer.cooldown_factor
-        logs["sgd_learning_rate"] = float("nan") if rate is None else rate
+        elif watched > epoch and restored_since:
+            warnings.warn(
+                f"The restored weights are those after {int(watched)} epochs, "
+                f"and the training goes on with epoch {epoch + 1}: the process "
+                "was killed while BackupAndRestore wrote, and some epochs are "
+                "trained twice. keras_hybrid.ExactBackup writes at once.",
+                stacklevel=2,
+            )
 
     def _say(self, message: str) -> None:
         if not self.verbose:
@@ -250,27 +335,8 @@ class SwitchCallback(keras.callbacks.Callback):
             _LOGGER.info(message)
 
 
-def _check(
-    trigger: EpochTrigger,
-    optimizer: HybridOptimizer,
-    epoch: int,
-    logs: MutableMapping[str, Any],
-) -> bool:
-    """Asks the trigger, with its state taken from the optimizer."""
-    stored = optimizer._epoch_state.numpy()
-    mark = _fingerprint(trigger)
-    if stored[0] == mark:
-        length = len(trigger.get_state())
-        trigger.set_state([float(x) for x in stored[2 : 2 + length]])
-    else:
-        trigger.reset()
-    holds = trigger.check(epoch, logs)
-    state = np.zeros(EPOCH_STATE_SIZE, "float32")
-    values = trigger.get_state()
-    state[:2] = mark, epoch + 1
-    state[2 : 2 + len(values)] = values
-    optimizer._epoch_state.assign(state)
-    return holds
+def _updates(optimizer: HybridOptimizer) -> int:
+    return int(optimizer._iterations.numpy())
 
 
 def _phase_text(optimizer: HybridOptimizer) -> str:
@@ -278,10 +344,3 @@ def _phase_text(optimizer: HybridOptimizer) -> str:
     if rate is None:
         return "no estimate of the SGD learning rate yet"
     return f"SGD learning rate {rate:.4g}"
-
-
-def _fingerprint(trigger: EpochTrigger) -> np.float32:
-    """A number that tells whose state is stored, exact in float32."""
-    config = keras.saving.serialize_keras_object(trigger)
-    text = json.dumps(config, sort_keys=True, default=str)
-    return np.float32(1 + zlib.crc32(text.encode()) % (2**24 - 1))

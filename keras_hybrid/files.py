@@ -157,13 +157,19 @@ def history_of(path: Path, history: Any) -> dict[str, list[float]]:
     """
     try:
         return {
-            name: [math.nan if x is None else float(x) for x in values]
+            name: [_number(x) for x in values]
             for name, values in history.items()
         }
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: history is no mapping to lists of numbers ({error})"
         ) from error
+
+
+def _number(value: Any) -> float:
+    if value is None:
+        return math.nan
+    return value if isinstance(value, int) else float(value)
 
 
 def _without_nan(value: Any) -> Any:

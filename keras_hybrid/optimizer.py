@@ -226,6 +226,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._rebindable = False
         self._clips_in_update = False
         self._functions = execution.Functions()
+        # SwitchCallback's: its trigger looks at an epoch before it is saved.
+        self._before_saving: Callable[[], None] | None = None
 
     # ---- Construction -------------------------------------------------------
 
@@ -1196,6 +1198,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if self._has_state():
             self._training_steps.assign(steps)
         self._told_training_steps = steps
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the state; Keras calls it for every file it writes."""
+        if self._before_saving is not None:
+            self._before_saving()
+        super().save_own_variables(store)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Always reaches the setter of `training_steps`.

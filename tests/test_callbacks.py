@@ -813,27 +813,181 @@ def test_backup_after_the_switch_callback_resumes_exactly(
     assert_equal_states(state_of(again), whole)
 
 
-@pytest.mark.parametrize("interrupt", [1, 3])
-def test_backup_before_the_switch_callback_resumes_exactly(tmp_path, interrupt):
-    """Where the epoch whose end was backed up decided nothing.
+def steady(monitor):
+    """Holds after three epochs; two numbers of state change on the way."""
+    return Plateau(monitor, patience=2, min_delta=10.0, mode="min")
 
-    It restores into an optimizer that has all its variables.
-    """
-    whole, switch_step = uninterrupted(at_epoch_2)
-    again = restarted(
-        tmp_path, at_epoch_2, interrupt=interrupt, switch_first=False
+
+@functools.cache
+def unbroken(monitor):
+    """State and history of 6 epochs with callbacks in the natural order."""
+    model = hybrid_model()
+    history = fit(
+        model,
+        SwitchCallback(steady(monitor), verbose=0),
+        epochs=6,
+        validation_data=dataset(),
     )
-    assert switch_step == 2 * STEPS
-    assert again.optimizer.switch_step == switch_step
-    assert_equal_states(state_of(again), whole)
+    return state_of(model), history
 
 
-def test_backup_before_the_switch_callback_misses_one_epoch(tmp_path):
-    """A known limit: the backup is made before the trigger sees the epoch.
+@pytest.mark.parametrize("interrupt", [2, 3, 4])
+@pytest.mark.parametrize("monitor", ["val_loss", "loss"])
+def test_backup_before_the_switch_callback_resumes_exactly(
+    tmp_path, monitor, interrupt
+):
+    """The trigger looks at the epoch when the backup is written."""
+    whole, whole_history = unbroken(monitor)
+    assert whole_history["switch_step"][-2:] == [3 * STEPS] * 2
+    # The metrics are known without a validation too.
+    validation = {"validation_data": dataset()} if monitor[0] == "v" else {}
+    for fatal in (interrupt, None):
+        model = hybrid_model()
+        fails = pytest.raises(Interrupted)
+        with contextlib.nullcontext() if fatal is None else fails:
+            history = fit(
+                model,
+                keras.callbacks.BackupAndRestore(str(tmp_path)),
+                SwitchCallback(steady(monitor), verbose=0),
+                Interrupt(fatal),
+                epochs=6,
+                **validation,
+            )
+    assert_equal_states(state_of(model), whole)
+    for name, values in history.items():
+        np.testing.assert_array_equal(values, whole_history[name][interrupt:])
 
-    The switch comes one epoch later than without the interruption, and a
-    warning says so. With SwitchCallback first in the list nothing is missed.
-    """
-    with pytest.warns(UserWarning, match="Put SwitchCallback before"):
-        again = restarted(tmp_path, at_epoch_2, interrupt=2, switch_first=False)
-    assert again.optimizer.switch_step == 3 * STEPS
+
+def test_backup_before_the_switch_callback_with_loss_scaling(tmp_path):
+    """The scaling saves its inner optimizer's state too, and before it."""
+
+    def run(*callbacks):
+        scaled = keras.optimizers.LossScaleOptimizer(
+            HybridOptimizer(0.01, jit_compile=False)
+        )
+        model = compiled_model(scaled)
+        fit(model, *callbacks, SwitchCallback(AtEpoch(1), verbose=0))
+        return state_of(model)
+
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    with pytest.raises(Interrupted):
+        run(backup, Interrupt(1))
+    assert_equal_states(run(backup), run())
+
+
+@pytest.mark.parametrize("way", ["keras", "checkpoint"])
+def test_saved_half_way_through_a_plateau(tmp_path, way):
+    whole, whole_history = unbroken("val_loss")
+    first = hybrid_model()
+    switch = SwitchCallback(steady("val_loss"), verbose=0)
+    if way == "keras":
+        path = tmp_path / "{epoch}.keras"
+        callbacks = [keras.callbacks.ModelCheckpoint(str(path)), switch]
+    else:
+        saved = tf.train.Checkpoint(model=first, optimizer=first.optimizer)
+        callback = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: saved.write(
+                str(tmp_path / f"{epoch + 1}")
+            )
+        )
+        callbacks = [switch, callback]
+    fit(first, *callbacks, epochs=2, validation_data=dataset())
+    if way == "keras":
+        second = keras.saving.load_model(tmp_path / "2.keras")
+    else:
+        second = new_model()
+        second.optimizer.build(second.trainable_variables)
+        tf.train.Checkpoint(model=second, optimizer=second.optimizer).read(
+            str(tmp_path / "2")
+        ).assert_existing_objects_matched()
+    assert second.optimizer.switch_step is None
+    history = fit(
+        second,
+        SwitchCallback(steady("val_loss"), verbose=0),
+        epochs=6,
+        initial_epoch=2,
+        validation_data=dataset(),
+    )
+    assert_equal_states(state_of(second), whole)
+    for name, values in history.items():
+        np.testing.assert_array_equal(values, whole_history[name][2:])
+
+
+def test_a_file_written_within_an_epoch_decides_nothing(tmp_path):
+    whole, _ = unbroken("val_loss")
+    model = hybrid_model()
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path), save_freq=1)
+    switch = SwitchCallback(steady("val_loss"), verbose=0)
+    fit(model, backup, switch, epochs=6, validation_data=dataset())
+    assert_equal_states(state_of(model), whole)
+
+
+def test_a_file_written_before_a_metric_is_known_warns(tmp_path):
+    """Another callback's metric; and the run itself is as it should be."""
+    model = hybrid_model()
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    score = Inject(score=[1.0] * 4)
+    switch = SwitchCallback(Plateau("score", 2, mode="min"), verbose=0)
+    with pytest.warns(UserWarning, match="epoch 1 before Plateau") as caught:
+        fit(model, backup, score, switch, epochs=4)
+    assert sum(w.category is UserWarning for w in caught) == 1
+    assert model.optimizer.switch_step == 3 * STEPS
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_file_written_at_an_unknown_end_warns(tmp_path):
+    model = hybrid_model()
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    data = unknown_length(dataset())
+    with pytest.warns(UserWarning, match="put SwitchCallback before"):
+        fit(model, backup, SwitchCallback(AtEpoch(1), verbose=0), data=data)
+    assert model.optimizer.has_switched
+
+
+def test_a_metric_changed_after_a_file_was_written_is_an_error(tmp_path):
+    backup = keras.callbacks.BackupAndRestore(str(tmp_path))
+    switch = SwitchCallback(Plateau("loss", mode="min"), verbose=0)
+    with pytest.raises(ValueError, match="has changed the logs since.*epoch=0"):
+        fit(hybrid_model(), backup, Inject(loss=[7.0]), switch, epochs=1)
+
+
+@pytest.mark.filterwarnings("ignore:A file was written at the end of epoch")
+def test_a_restart_after_a_missed_look_warns(tmp_path):
+    def run(*callbacks):
+        trigger = Plateau("score", patience=9, mode="min")
+        fit(
+            hybrid_model(),
+            keras.callbacks.BackupAndRestore(str(tmp_path)),
+            Inject(score=[1.0] * 5),
+            SwitchCallback(trigger, verbose=0),
+            *callbacks,
+            epochs=5,
+        )
+
+    with pytest.raises(Interrupted):
+        run(Interrupt(3))
+    with pytest.warns(UserWarning, match="has seen 2 epochs.*with epoch 4"):
+        run()
+
+
+@pytest.mark.parametrize("noted", [None, 1], ids=["first", "second"])
+def test_a_kill_inside_keras_backup_warns(tmp_path, noted):
+    """The weights are written, and the note of the epoch is not yet."""
+
+    def run(*callbacks):
+        fit(
+            hybrid_model(),
+            SwitchCallback(verbose=0),
+            keras.callbacks.BackupAndRestore(str(tmp_path)),
+            *callbacks,
+        )
+
+    with pytest.raises(Interrupted):
+        run(Interrupt(1 if noted is None else 2))
+    metadata = tmp_path / "training_metadata.json"
+    if noted is None:
+        metadata.unlink()
+    else:
+        metadata.write_text('{"epoch": 1, "batch": 0}')
+    with pytest.warns(UserWarning, match="trained twice"):
+        run()

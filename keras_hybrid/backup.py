@@ -1,0 +1,134 @@
+"""ExactBackup: a killed `fit` goes on as if it had never stopped."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_hybrid import checks, snapshot
+
+# A list beside the metrics' own: the finished epochs, then the next one. No
+# metric can be called so.
+_EPOCHS = "(epochs)"
+
+
+class ExactBackup(keras.callbacks.Callback):
+    """Keeps the whole state of a training in one file, and goes on from it.
+
+    Killed at any moment (SIGKILL too) and started again with the same call,
+    `fit` ends with the weights, the optimizer and the History of a training
+    that was never killed, bit for bit. Keras' BackupAndRestore leaves out the
+    states of random generators (Dropout draws other masks) and the History of
+    the finished epochs, and a kill inside its writing leaves a broken file or
+    weights that do not belong to the epoch it notes.
+
+    At the beginning of each epoch, when all callbacks have ended the one
+    before, the state is written to a new file that takes the old one's place
+    as a whole. It is given back at that very point, so the place in the list of
+    callbacks does not matter. A power cut may still lose the file: it is not
+    forced to the disk.
+
+    What it cannot know: the order of the examples must be a function of the
+    epoch. With arrays and `fit(shuffle=True)` after
+    `keras.utils.set_random_seed` it is; the sequence of a
+    `tf.data.Dataset.shuffle` begins anew, so make the data set start at
+    `next_epoch` (examples/resume.py does). Callbacks that count in Python
+    (EarlyStopping, ReduceLROnPlateau) count anew. Layers must draw random
+    numbers from a generator of their own, as Keras' do. The model must be
+    built before `fit`.
+
+    Args:
+        path: The file, by convention `*.npz`; one for each training. It fits
+            the same model and optimizer only.
+        delete_checkpoint: Boolean, default True: remove the file when `fit`
+            ends. False keeps the end, so that the same call restores it and
+            trains nothing.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: When `fit` starts, if the model is not built or the file is
+            damaged or of another model; when an epoch ends, if a value in the
+            logs is no number.
+
+    Example:
+    >>> import keras_hybrid
+    >>> backup = keras_hybrid.ExactBackup("training.npz")
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], delete_checkpoint: bool = True
+    ) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.delete_checkpoint = checks.boolean(
+            "delete_checkpoint", delete_checkpoint
+        )
+        self._goes_on = False
+
+    @property
+    def next_epoch(self) -> int:
+        """The epoch with which `fit` will begin, 0 if there is no file."""
+        if not self.path.exists():
+            return 0
+        return int(snapshot.read_history(self.path)[_EPOCHS][-1])
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Restores, if there is a file, and says with which epoch to go on."""
+        model = self.model
+        if not model.built:
+            raise ValueError(
+                "The model must be built before `fit`, or a restart could not "
+                "restore it: give it an Input or call it on a batch. Received: "
+                f"model={model.name} (not built)"
+            )
+        if not model.optimizer.built:
+            model.optimizer.build(model.trainable_variables)
+        # A kill inside the writing leaves these.
+        pattern = glob.escape(self.path.name) + ".*.partial"
+        for partial in self.path.parent.glob(pattern):
+            partial.unlink()
+        self._goes_on = self.path.exists()
+        if self._goes_on:
+            model._initial_epoch = self._restore()  # As BackupAndRestore does.
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Saves, or in the first epoch after a restart restores.
+
+        Once more: callbacks before this one have begun their epoch already,
+        as they had when the file was written.
+        """
+        if self._goes_on:
+            self._restore()
+        else:
+            self._save(epoch)
+        self._goes_on = False
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Removes the file, or keeps the end."""
+        if self._goes_on:  # There was no epoch left.
+            self._restore()
+        # Keras keeps it, and a next fit would begin there.
+        self.model._initial_epoch = None
+        if self.delete_checkpoint:
+            self.path.unlink(missing_ok=True)
+        else:
+            self._save(self.params["epochs"])
+
+    def _save(self, epoch: int) -> None:
+        history = {
+            name: [v if isinstance(v, int) else float(v) for v in values]
+            for name, values in self.model.history.history.items()
+        }
+        history[_EPOCHS] = [*self.model.history.epoch, epoch]
+        snapshot.save(self.path, self.model, history)
+
+    def _restore(self) -> int:
+        history = snapshot.restore(self.path, self.model)
+        *finished, epoch = history.pop(_EPOCHS)
+        self.model.history.history = history
+        self.model.history.epoch = finished
+        return int(epoch)
