@@ -2,15 +2,17 @@
 
     python benchmarks/divergences.py
 
-Each row trains the MLP (256-256) on mnist-5k three times from one seed: undisturbed,
-with the divergence planted and the guard, and with it and no guard. All train
-12 epochs in batches of 64 (a switch to SGD at a random update, then a cosine
-cool-down to the end); the undisturbed run has the guard too, which must not
-step in. The divergences are an SGD learning rate 30 to 1000 times too large,
-and at a random update of the SGD phase a batch with NaNs, a batch with pixels
-a million times too large and wrong labels, four such batches in a row, or weights multiplied
-by a thousand. A recovered run counts if its test accuracy (1,000 images) is
-at most 0.5 points below the undisturbed one's.
+Each row trains the MLP (256-256) on mnist-5k three times from one seed:
+undisturbed, with the divergence planted and the guard, and with it and no
+guard. All train 12 epochs in batches of 64: Adam, a switch to SGD at a random
+update, with the library's estimate of its scale, and a cosine cool-down to the
+end. The undisturbed run has the guard too, which must not step in.
+
+Planted are an SGD scale 30 to 1000 times too large, and at a random update of
+the SGD phase: a batch of NaNs, a batch with pixels a million times too large
+and wrong labels, four such batches in a row, weights multiplied by a thousand
+or made NaN. A recovered run counts if its test accuracy (1,000 images) is at
+most 0.5 points below the undisturbed one's.
 
 Writes benchmarks/divergences.json after each row; a killed run goes on there.
 """
@@ -25,8 +27,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
-from keras_hybrid import batches, files, transitions, triggers
+from keras_hybrid import (
+    DivergenceGuard,
+    HybridOptimizer,
+    SwitchCallback,
+    batches,
+    files,
+    transitions,
+    triggers,
+)
 from keras_hybrid.study import architectures, datasets
 from keras_hybrid.versions import versions
 
@@ -73,6 +82,7 @@ class SpoiltWeights(keras.callbacks.Callback):
         self.update, self.factor, self.done = update, factor, 0
 
     def on_train_batch_begin(self, batch, logs=None):
+        """Counts the updates."""
         if self.done == self.update:
             for variable in self.model.trainable_variables:
                 variable.assign(variable * self.factor)

@@ -187,6 +187,8 @@ class DivergenceGuard(keras.callbacks.Callback):
     ) -> None:
         """Judges the batch; keeps a snapshot, or goes back to one."""
         logs = {} if logs is None else logs
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
         optimizer = hybrid_optimizer(self.model)
         batches = batch + 1 - self._batches_seen
         self._batches_seen = batch + 1
