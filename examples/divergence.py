@@ -1,9 +1,8 @@
 """My SGD phase blew up: what now?
 
 Here SGD's scale is 300 times what the library estimates. Without a guard the
-loss is NaN after a few updates. `DivergenceGuard` goes back to the last good
-state each time, halves the scale, and goes on; `skip_nonfinite` would skip
-single updates whose gradients are not finite.
+loss explodes and the network ends at chance. `DivergenceGuard` goes back to the
+last good state each time, halves the scale, and goes on.
 """
 
 import keras

@@ -501,7 +501,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def assign(self, variable: Any, value: Tensor) -> None:
         """Assigns, unless the update is to be skipped."""
         if self._keep_unless is not None:
-            value = ops.where(self._keep_unless, value, variable)
+            old = ops.convert_to_tensor(variable)
+            value = ops.where(self._keep_unless, value, old)
         super().assign(variable, value)
 
     def _run_phase(
