@@ -11,10 +11,11 @@ if os.path.basename(sys.argv[0]) == "keras-hybrid":
 from keras_hybrid import presets, transitions, triggers
 from keras_hybrid._version import __version__
 from keras_hybrid.backup import ExactBackup
-from keras_hybrid.callbacks import SwitchCallback
+from keras_hybrid.callbacks import DivergenceGuard, SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 
 __all__ = [
+    "DivergenceGuard",
     "ExactBackup",
     "HybridOptimizer",
     "SwitchCallback",

@@ -1,37 +1,28 @@
-"""SwitchCallback: switches from `model.fit` and says so."""
+"""SwitchCallback: switches from `model.fit` and says so.
+
+DivergenceGuard is here too, from `keras_hybrid.divergence`.
+"""
 
 from __future__ import annotations
 
-import logging
-import sys
 import warnings
 from typing import Any
 
 import keras
 
 from keras_hybrid import checks, looks
+from keras_hybrid.divergence import Diverged, DivergenceGuard
+from keras_hybrid.fits import build_optimizer, hybrid_optimizer, say
 from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
 
-_LOGGER = logging.getLogger(__name__)
-
-
-def hybrid_optimizer(model: Any) -> HybridOptimizer:
-    """Returns the model's HybridOptimizer, unwrapped from loss scaling.
-
-    Raises:
-        ValueError: If the model is not compiled, or with another optimizer.
-    """
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
-    if not isinstance(optimizer, HybridOptimizer):
-        raise ValueError(
-            "The model must be compiled with a `HybridOptimizer`. Received: "
-            f"optimizer={type(optimizer).__name__}"
-        )
-    return optimizer
+__all__ = [
+    "Diverged",
+    "DivergenceGuard",
+    "SwitchCallback",
+    "hybrid_optimizer",
+]
 
 
 class SwitchCallback(keras.callbacks.Callback):
@@ -152,17 +143,10 @@ class SwitchCallback(keras.callbacks.Callback):
         return cls(None if fixed else found.plan.epoch_trigger(epochs), verbose)
 
     def set_model(self, model: Any) -> None:
-        """Takes the model and builds its optimizer.
-
-        `fit` sets the model of every callback before any begins to train, so
-        a BackupAndRestore anywhere in the list finds an optimizer with all its
-        variables; into an unbuilt one it would silently restore nothing.
-        """
+        """Takes the model and builds its optimizer."""
         super().set_model(model)
-        optimizer = hybrid_optimizer(model)
-        if model.built:
-            model.optimizer.build(model.trainable_variables)
-        self._updates_at_start = _updates(optimizer)
+        build_optimizer(model)
+        self._updates_at_start = _updates(hybrid_optimizer(model))
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
@@ -326,13 +310,8 @@ class SwitchCallback(keras.callbacks.Callback):
             )
 
     def _say(self, message: str) -> None:
-        if not self.verbose:
-            return
-        if keras.config.is_interactive_logging_enabled():
-            sys.stdout.write(message + "\n")
-            sys.stdout.flush()
-        else:
-            _LOGGER.info(message)
+        if self.verbose:
+            say(message)
 
 
 def _updates(optimizer: HybridOptimizer) -> int:

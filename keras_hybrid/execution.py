@@ -224,6 +224,17 @@ def dispatch(
     tf.cond(all_switched, branch("sgd"), before)
 
 
+def run_if(condition: Tensor, run: Callable[[], None]) -> None:
+    """Runs where a bool tensor is true, as a real branch outside XLA."""
+    import tensorflow as tf
+
+    def call() -> Tensor:
+        run()
+        return tf.constant(0)
+
+    tf.cond(condition, call, lambda: tf.constant(0))
+
+
 def update_on_replicas(
     strategy: Any,
     pairs: Sequence[tuple[Tensor, Any]],

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -90,6 +91,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             but an error under a strategy or on another backend.
         scale_multiplier: Positive float, default 1.0: a factor on the
             estimated rho, for searches around the estimate.
+        skip_nonfinite: Boolean, default False: an update in which any
+            gradient is not finite changes no weight, slot or statistic, and
+            is counted in `skipped_steps`. `iterations` and the average of
+            `use_ema` go on, as Keras has them. Under gradient accumulation the
+            accumulated gradient counts.
         **kwargs: Keras' base arguments: `name`, `weight_decay` (decoupled, as
             in AdamW: learning_rate * weight_decay * w in both phases),
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`,
@@ -143,6 +149,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         cooldown: Cooldown | None = None,
         jit_compile: bool | str = "auto",
         scale_multiplier: float = 1.0,
+        skip_nonfinite: bool = False,
         **kwargs: Any,
     ) -> None:
         if not callable(learning_rate):
@@ -216,6 +223,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
+        self.skip_nonfinite = checks.boolean("skip_nonfinite", skip_nonfinite)
         # Here, not in `build`, which may be traced into a graph.
         self._start_weight = float(
             ops.convert_to_numpy(
@@ -225,6 +233,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._told_training_steps: int | None = None
         self._rebindable = False
         self._clips_in_update = False
+        self._keep_unless: Tensor | None = None
         self._functions = execution.Functions()
         # SwitchCallback's: its trigger looks at an epoch before it is saved.
         self._before_saving: Callable[[], None] | None = None
@@ -337,6 +346,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
             for i, value in enumerate(initial)
         ]
+        self._skipped_steps = self._vector("skipped_steps", None, 0, "int")
+        # DivergenceGuard's: the factor that its tries have left of rho, how
+        # many divergences and tries there were, the loss that is usual.
+        self._scale_cut = self._vector("sgd_scale_cut", None, 1)
+        self._guard_counts = self._vector("guard_counts", 2, 0, "int")
+        self._usual_loss = self._vector("usual_loss", None, 0, "float32")
 
     def _vector(
         self, name: str, size: int | None, value: float, dtype: str = ""
@@ -386,7 +401,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         grads = [execution.dense(g) for g in grads]
         if self._clips_in_update:
             return grads
-        return super()._clip_gradients(grads)
+        clipped = super()._clip_gradients(grads)
+        if not self.skip_nonfinite:
+            return clipped
+        # Infinity would be clipped to a number; x - x leaves it NaN.
+        return [c + (g - g) for c, g in zip(clipped, grads, strict=True)]
 
     def _update_model_variables_moving_average(
         self, trainable_variables: Sequence[Any]
@@ -430,7 +449,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if execution.strategy_is_active():
             self._distributed_update(variables, indices, grads, rate, step)
         elif not execution.can_compile():
-            self._update(variables, indices, "mixed", grads, rate, step)
+            with self._unless_skipped(grads):
+                self._update(variables, indices, "mixed", grads, rate, step)
         else:
             run = functools.partial(self._dispatch, variables, indices)
             if execution.inside_a_graph():
@@ -449,13 +469,50 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         step: Tensor,
     ) -> None:
         """The update of the phase that applies, compiled."""
-        execution.dispatch(
-            ops.min(self._weights) >= 1,
-            ops.max(self._switch_steps) < 0 if self._ever_mixed else None,
-            functools.partial(
-                self._run_phase, variables, indices, grads, rate, step
-            ),
+
+        def update() -> None:
+            execution.dispatch(
+                ops.min(self._weights) >= 1,
+                ops.max(self._switch_steps) < 0 if self._ever_mixed else None,
+                functools.partial(
+                    self._run_phase, variables, indices, grads, rate, step
+                ),
+            )
+
+        if self.skip_nonfinite:
+            execution.run_if(self._count_if_skipped(grads), update)
+        else:
+            update()
+
+    def _count_if_skipped(self, grads: Sequence[Tensor]) -> Tensor:
+        """Returns whether all gradients are finite; counts where not."""
+        finite = functools.reduce(
+            ops.logical_and, [ops.all(ops.isfinite(g)) for g in grads]
         )
+        skipped = ops.cast(ops.logical_not(finite), self._skipped_steps.dtype)
+        self.assign_add(self._skipped_steps, skipped)
+        return finite
+
+    @contextlib.contextmanager
+    def _unless_skipped(self, grads: Sequence[Tensor]) -> Iterator[None]:
+        """Assignments inside keep the old value if the update is skipped.
+
+        For where the update cannot be a branch: assignments inside branches
+        fail on JAX, and branches under a tf.distribute strategy.
+        """
+        if self.skip_nonfinite:
+            self._keep_unless = self._count_if_skipped(grads)
+        try:
+            yield
+        finally:
+            self._keep_unless = None
+
+    def assign(self, variable: Any, value: Tensor) -> None:
+        """Assigns, unless the update is to be skipped."""
+        if self._keep_unless is not None:
+            old = ops.convert_to_tensor(variable)
+            value = ops.where(self._keep_unless, value, old)
+        super().assign(variable, value)
 
     def _run_phase(
         self,
@@ -754,7 +811,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "factor": factor,
             "rates": rate * factor,
             "scales": scales,
-            "sgd_steps": sgd_steps * self._groups.spread(factor),
+            "sgd_steps": sgd_steps
+            * self._groups.spread(factor)
+            * ops.convert_to_tensor(self._scale_cut),
             "weights": weights,
             "beta": beta_1 + weights * (momentum - beta_1),
             "kept": kept,
@@ -846,7 +905,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         weights = ops.where(switched, self.transition.weight(position), 0)
         adaptive = ops.cast(plan["weights"] < 1, dtype)
-        self.assign_add(self._adaptive_steps, adaptive)
+        self.assign(self._adaptive_steps, self._adaptive_steps + adaptive)
         self.assign(self._weights, ops.cast(weights, dtype))
 
     def _averaged(
@@ -993,15 +1052,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         ) -> None:
             self._advance(whole, indices, "mixed", sums)
 
-        execution.update_on_replicas(
-            self._distribution_strategy,
-            pairs,
-            plan,
-            lambda i, variable, grad, settings: self._update_variable(
-                variable, grad, indices[i], "mixed", settings
-            ),
-            finish,
-        )
+        with self._unless_skipped([grad for grad, _ in pairs]):
+            execution.update_on_replicas(
+                self._distribution_strategy,
+                pairs,
+                plan,
+                lambda i, variable, grad, settings: self._update_variable(
+                    variable, grad, indices[i], "mixed", settings
+                ),
+                finish,
+            )
 
     # ---- What the user asks and reads ---------------------------------------
 
@@ -1152,6 +1212,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 guess = ops.convert_to_numpy(rate * estimate)
             else:
                 guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
+            guess = guess * self._scale_cut.numpy()
             sgd_steps = np.where(waiting, guess, sgd_steps)
         names = grouped(self._trainable_variables, "variable").names
         return {
@@ -1179,6 +1240,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         plan = self._plan(_constant(1.0, self._state_dtype), step)
         return float(ops.convert_to_numpy(plan["factor"]).mean())
+
+    @property
+    def skipped_steps(self) -> int:
+        """Updates that `skip_nonfinite` has skipped so far."""
+        return int(self._skipped_steps.numpy()) if self.built else 0
 
     @property
     def training_steps(self) -> int | None:
@@ -1253,6 +1319,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     "scale_scope",
                     "jit_compile",
                     "scale_multiplier",
+                    "skip_nonfinite",
                 )
             }
         )

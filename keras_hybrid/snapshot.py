@@ -23,7 +23,8 @@ class DamagedSnapshot(ValueError):
     """A file that is no snapshot, or one of another model."""
 
 
-def _variables(model: Any, without: Collection[Any]) -> list[Any]:
+def variables_of(model: Any, without: Collection[Any]) -> list[Any]:
+    """Returns all variables of the model and its optimizer in order."""
     left_out = {id(v) for v in without}
     variables = [*model.variables, *model.optimizer.variables]
     return [v for v in variables if id(v) not in left_out]
@@ -45,7 +46,7 @@ def save(
     """
     arrays = {
         f"variable_{i}": v.numpy()
-        for i, v in enumerate(_variables(model, without))
+        for i, v in enumerate(variables_of(model, without))
     }
     with files.atomically(path) as partial, partial.open("wb") as file:
         np.savez(file, history=np.array(json.dumps(history)), **arrays)
@@ -95,7 +96,7 @@ def restore(
         DamagedSnapshot: If the file cannot be read or does not fit the model;
             the model is then left as it was.
     """
-    variables = _variables(model, without)
+    variables = variables_of(model, without)
     with _opened(path) as file:
         history = _history(path, file)
         arrays = [

@@ -1,0 +1,54 @@
+"""What the callbacks share: the optimizer inside `fit`, and their voice."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import keras
+
+from keras_hybrid.optimizer import HybridOptimizer
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def hybrid_optimizer(model: Any) -> HybridOptimizer:
+    """Returns the model's HybridOptimizer, unwrapped from loss scaling.
+
+    Raises:
+        ValueError: If the model is not compiled, or with another optimizer.
+    """
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, HybridOptimizer):
+        raise ValueError(
+            "The model must be compiled with a `HybridOptimizer`. Received: "
+            f"optimizer={type(optimizer).__name__}"
+        )
+    return optimizer
+
+
+def build_optimizer(model: Any) -> None:
+    """Builds the optimizer of a built model.
+
+    `fit` sets the model of every callback before any begins to train, so a
+    BackupAndRestore anywhere in the list finds an optimizer with all its
+    variables; into an unbuilt one it would silently restore nothing.
+
+    Raises:
+        ValueError: If the model has no HybridOptimizer.
+    """
+    hybrid_optimizer(model)
+    if model.built:
+        model.optimizer.build(model.trainable_variables)
+
+
+def say(message: str) -> None:
+    """Says a line as Keras does: on the screen, or in the log."""
+    if keras.config.is_interactive_logging_enabled():
+        sys.stdout.write(message + "\n")
+        sys.stdout.flush()
+    else:
+        _LOGGER.info(message)
