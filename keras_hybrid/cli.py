@@ -131,10 +131,14 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         default="mnist-5k",
-        help="mnist-5k (embedded), mnist, fashion_mnist or cifar10",
+        help="mnist-5k (embedded), mnist, fashion_mnist, cifar10, imagenet2012 "
+        "or the folder of a prepared TFDS data set",
     )
     parser.add_argument(
-        "--architecture", default="cnn", help="linear, mlp_small, mlp or cnn"
+        "--architecture",
+        default="cnn",
+        help="linear, mlp_small, mlp, mlp_large, cnn_tiny, cnn_small, cnn, "
+        "cnn_large or resnet",
     )
     parser.add_argument(
         "--seeds", type=int, default=3, help="seeds of each arm or trial"
