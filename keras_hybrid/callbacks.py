@@ -6,6 +6,7 @@ DivergenceGuard is here too, from `keras_hybrid.divergence`.
 from __future__ import annotations
 
 import warnings
+from collections.abc import MutableMapping
 from typing import Any
 
 import keras
@@ -214,6 +215,7 @@ class SwitchCallback(keras.callbacks.Callback):
         """Logs the phase, asks the trigger, switches."""
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
+        self._log(optimizer, logs)
         found = self._early
         if found is None:
             found = looks.look(self.trigger, optimizer, epoch, logs)
@@ -234,7 +236,6 @@ class SwitchCallback(keras.callbacks.Callback):
                 "before the callback that writes.",
                 stacklevel=2,
             )
-        logs.update(found.phase)
         cause: Any = optimizer.trigger
         if found.asked and self.monitor_only:
             logs["would_switch"] = int(found.holds)
@@ -256,6 +257,12 @@ class SwitchCallback(keras.callbacks.Callback):
         elif not optimizer.has_switched:
             self._reported = False
         self._forget_epoch()
+
+    def _log(
+        self, optimizer: HybridOptimizer, logs: MutableMapping[str, Any]
+    ) -> None:
+        early = self._early
+        logs.update(looks.phase_of(optimizer) if early is None else early.phase)
 
     def _forget_epoch(self) -> None:
         self._epoch = self._last_batch = self._early = None
