@@ -144,6 +144,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._snapshots: list[_Snapshot] = []
         self._usual = 0.0
         self._switch_steps: Any = None
+        self._trackers: list[Any] = []
         self._skipped = False
         self._start_epoch(0)
         self._start_window()
@@ -176,6 +177,11 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Takes a snapshot of the start, or of a switch between epochs."""
         self._start_epoch(epoch)
+        self._trackers = [
+            metric
+            for metric in self.model.metrics
+            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean)
+        ]
         optimizer = hybrid_optimizer(self.model)
         if self._snapshots:
             self._keep_switch(optimizer)
@@ -244,11 +250,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                 f"Received: logs={sorted(logs)}"
             )
         mean = float(logs["loss"])
-        count = sum(
-            float(metric.count.numpy())
-            for metric in self.model.metrics
-            if metric.name == "loss" and isinstance(metric, keras.metrics.Mean)
-        )
+        count = sum(float(metric.count.numpy()) for metric in self._trackers)
         old_mean, old_count = self._seen
         self._seen = mean, count
         if count <= old_count:  # A train_step that logs the batch's own loss.
