@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import checks, snapshot
+from keras_hybrid import checks, files, snapshot
 from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
@@ -284,7 +284,13 @@ def train_to(
     kept = path.with_suffix(".npz")
     history: dict[str, list[float]] = {}
     if kept.exists():
-        history = snapshot.restore(kept, model)
+        try:
+            history = snapshot.restore(kept, model)
+        except snapshot.DamagedSnapshot as error:
+            raise ValueError(
+                f"{error}. Remove the file to train this run from its start. "
+                f"Received: output={str(path.parent.parent)!r}"
+            ) from error
     first_epoch = len(history.get("loss", []))
     watch = _Watch(kept, history, report, clock)
     callbacks: list[Any] = [watch]
@@ -399,7 +405,8 @@ def compare(
 
     Raises:
         ValueError: If a name is unknown, a number is out of range, the data
-            cannot be had, or `output` holds other runs.
+            cannot be had, or `output` holds other runs or is in use by another
+            process.
     """
     datasets.check(dataset)
     checks.choice("architecture", architecture, architectures.ARCHITECTURES)
@@ -415,31 +422,34 @@ def compare(
     data = datasets.load(dataset, data_dir)
     total = len(chosen) * seeds * epochs
     runs: list[Run] = []
-    for seed in range(seeds):
-        for arm in chosen:
-            before = len(runs) * epochs
+    with files.locked(Path(output)):
+        for seed in range(seeds):
+            for arm in chosen:
+                before = len(runs) * epochs
 
-            def tell(
-                epoch: int,
-                run: Run | None = None,
-                arm: Arm = arm,
-                seed: int = seed,
-                before: int = before,
-            ) -> None:
-                report(
-                    Progress(arm.name, seed, epoch, before + epoch, total, run)
+                def tell(
+                    epoch: int,
+                    run: Run | None = None,
+                    arm: Arm = arm,
+                    seed: int = seed,
+                    before: int = before,
+                ) -> None:
+                    report(
+                        Progress(
+                            arm.name, seed, epoch, before + epoch, total, run
+                        )
+                    )
+
+                run = train(
+                    data,
+                    architecture,
+                    arm,
+                    seed,
+                    epochs,
+                    Path(output),
+                    batch_size,
+                    tell,
                 )
-
-            run = train(
-                data,
-                architecture,
-                arm,
-                seed,
-                epochs,
-                Path(output),
-                batch_size,
-                tell,
-            )
-            runs.append(run)
-            tell(epochs, run)
+                runs.append(run)
+                tell(epochs, run)
     return runs
