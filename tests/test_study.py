@@ -358,6 +358,7 @@ def test_the_glance_says_where_it_helps(tmp_path):
         assert "▼ -2.00" in text
         assert "points in 1 of 2 cells; clearly above the best" in text
         assert "with all epochs in 2 of 2 cells" in text
+        assert "2 comparisons 1 clearly higher, 1 clearly lower" in text
     worse = {
         row.cell.dataset: not_worse(row.against_control)
         for row in rows

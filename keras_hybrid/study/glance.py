@@ -98,6 +98,27 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     return made
 
 
+def headline(rows: Sequence[Row]) -> list[str]:
+    """The whole study in two sentences; none for a single cell."""
+    if len(_cells(rows)) < 2:
+        return []
+    said = []
+    for kind, title in KINDS.items():
+        entries = [
+            found
+            for row in rows
+            if row.role == "hybrid" and row.share == 1
+            if (found := entry(getattr(row, kind))) is not None
+        ]
+        marks = [found.mark for found in entries]
+        said.append(
+            f"Hybrids {title}: of {len(marks)} comparisons {marks.count('▲')} "
+            f"clearly higher, {marks.count('▼')} clearly lower, "
+            f"{marks.count('≈')} level, {marks.count('·')} open."
+        )
+    return said
+
+
 def sentences(rows: Sequence[Row]) -> list[str]:
     """One sentence a hybrid: in how many cells it holds its own."""
     if len(_cells(rows)) < 2:

@@ -210,9 +210,10 @@ def write_markdown(
     rows = summary(runs)
     parts = ["# Study of optimizers\n"]
     if glances := glance.tables(rows):
-        parts.append(_list(glance.sentences(rows)))
+        parts.append(_list(glance.headline(rows)))
         parts.extend(map(_markdown_glance, glances))
         parts.append(f"{glance.LEGEND}\n")
+        parts.append(_list(glance.sentences(rows)))
     for of_cell in _by_cell(rows).values():
         finding = _finding(of_cell)
         parts.append(f"**{escaped_markdown(finding.title)}**\n")
@@ -308,6 +309,7 @@ def write_html(
         "report.html.jinja",
         cells=cells,
         glance=glance.tables(rows),
+        headline=glance.headline(rows),
         sentences=glance.sentences(rows),
         legend=glance.LEGEND,
         headers=[column.header for column in COLUMNS],
