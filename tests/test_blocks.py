@@ -67,7 +67,17 @@ def assert_close(got, expected, tolerance):
         np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", CONFIGURATIONS)
+# Each compiles for seconds: the others run with the slow tests.
+SOME = {"adam", "amsgrad", "blend", "layers", "decay"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in SOME else pytest.param(name, marks=pytest.mark.slow)
+        for name in CONFIGURATIONS
+    ],
+)
 def test_blocks_are_the_plain_update(name):
     options = CONFIGURATIONS[name]
     plain = run(HybridOptimizer(0.01, jit_compile=False, **options))
@@ -85,7 +95,10 @@ def test_blocks_in_every_precision(dtype):
     "make",
     [
         lambda jit: presets.AdaBound(jit_compile=jit),
-        lambda jit: presets.RMSpropWarmup(3, jit_compile=jit),
+        pytest.param(
+            lambda jit: presets.RMSpropWarmup(3, jit_compile=jit),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["AdaBound", "RMSpropWarmup"],
 )

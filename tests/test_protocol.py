@@ -75,7 +75,10 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
     assert np.all(np.diff(resumed.history["seconds"]) > 0)
 
 
-@pytest.mark.parametrize("name", ["hybrid", "projection", "adamw"])
+@pytest.mark.parametrize(
+    "name",
+    ["hybrid", "adamw", pytest.param("projection", marks=pytest.mark.slow)],
+)
 def test_a_reused_model_is_as_new(name, tmp_path, monkeypatch):
     monkeypatch.setitem(architectures.ARCHITECTURES, "linear", dropout_layers)
     data, arm = tiny_data(), arms.STUDY[name]
