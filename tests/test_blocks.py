@@ -68,7 +68,7 @@ def assert_close(got, expected, tolerance):
 
 
 # Each compiles for seconds: the others run with the slow tests.
-SOME = {"adam", "amsgrad", "blend", "layers", "decay"}
+SOME = {"adam", "amsgrad", "blend", "layers", "switched"}
 
 
 @pytest.mark.parametrize(

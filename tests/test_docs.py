@@ -18,6 +18,7 @@ import pytest
 
 import keras_hybrid
 from keras_hybrid import cli
+from keras_hybrid.study import glance, report
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -119,6 +120,16 @@ def test_readme_has_the_figures_of_the_forked_search():
             cells_of_row = (name, kind, epochs, seconds, result["winner"])
             assert f"| {' | '.join(cells_of_row)} |" in README
         assert all(result["identical_scores"] for result in results.values())
+
+
+def test_readme_has_the_study_of_the_records():
+    runs, warnings = report.load_runs(ROOT / "results" / "study")
+    assert not warnings
+    rows = report.summary(runs)
+    for table in glance.tables(rows):
+        assert report.markdown_glance(table) in README
+    for sentence in glance.headline(rows):
+        assert sentence in README.replace("\n", " ")
 
 
 @pytest.mark.slow

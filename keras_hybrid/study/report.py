@@ -38,6 +38,7 @@ from keras_hybrid.study.trace import Trace
 __all__ = [
     "load_runs",
     "load_traces",
+    "markdown_glance",
     "markdown_table",
     "print_table",
     "summary",
@@ -211,7 +212,7 @@ def write_markdown(
     parts = ["# Study of optimizers\n"]
     if glances := glance.tables(rows):
         parts.append(_list(glance.headline(rows)))
-        parts.extend(map(_markdown_glance, glances))
+        parts.extend(map(markdown_glance, glances))
         parts.append(f"{glance.LEGEND}\n")
         parts.append(_list(glance.sentences(rows)))
     for of_cell in _by_cell(rows).values():
@@ -240,7 +241,18 @@ def write_markdown(
         partial.write_text("\n".join(parts), encoding="utf-8")
 
 
-def _markdown_glance(table: glance.Table) -> str:
+def markdown_glance(table: glance.Table) -> str:
+    """A table of the glance as GitHub-flavoured Markdown, a line a hybrid.
+
+    Args:
+        table: One that `glance.tables` returned.
+
+    Example:
+    >>> from keras_hybrid.study import glance, report
+    >>> table = glance.Table("minus", ["a"], {"x": [None]})
+    >>> report.markdown_glance(table).splitlines()
+    ['| minus | a |', '| --- | --- |', '| x | – |']
+    """
     lines = [[table.title, *table.cells], ["---"] * (1 + len(table.cells))]
     for label, entries in table.rows.items():
         texts = [f"{e.mark} {e.text}" if e else MISSING for e in entries]
