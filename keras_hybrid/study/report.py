@@ -454,7 +454,7 @@ def _forest(
             if (difference := getattr(row, kind)) is not None
         ]
         if compared:
-            heading = f"minus {name}: {compared[0][1].reference}"
+            heading = _reference(name, [d for _, d in compared])
             panels.append(
                 (
                     heading,
@@ -475,6 +475,14 @@ def _forest(
         f"Paired differences in test accuracy: {cell}",
         "difference in test accuracy, points",
     )
+
+
+def _reference(name: str, differences: Sequence[Difference]) -> str:
+    """Who is subtracted; in the study each hybrid has a control."""
+    labels = {difference.reference for difference in differences}
+    if len(labels) > 1:
+        return f"minus {name}, each its own"
+    return f"minus {name}: {labels.pop()}"
 
 
 def _configuration(row: Row, runs: Sequence[Run]) -> dict[str, Any]:
@@ -543,12 +551,15 @@ def _finding(rows: Sequence[Row]) -> Finding:
             f"seeds: {_seeds(row)}."
         )
     hybrids = {row: _verdicts(row) for row in rows if row.role == "hybrid"}
-    names = {}
-    for row in hybrids:
-        if row.against_control is not None:
-            names["Control"] = row.against_control.reference
-        if row.against_baseline is not None:
-            names["Best baseline"] = row.against_baseline.reference
+    names: dict[str, str] = {}
+    for name, kind in (
+        ("Control", "against_control"),
+        ("Best baseline", "against_baseline"),
+    ):
+        found = [d for row in hybrids if (d := getattr(row, kind)) is not None]
+        labels = dict.fromkeys(difference.reference for difference in found)
+        if labels:
+            names[name] = ", or ".join(labels)
     return Finding(
         title=_title(rows[0].cell, rows),
         fit=_fit(rows),
