@@ -92,11 +92,7 @@ def run(
         while any(name != _CHIEF for name in running):
             time.sleep(0.5)
             watch()
-            for name, process in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[name]
+            for name, code in _gone(running):
                 if code == CLEAR_ERROR:
                     raise ValueError(
                         f"The process {name!r} of the search has ended with "
@@ -144,11 +140,7 @@ def run_copies(
         while running:
             time.sleep(0.5)
             watch()
-            for name, process in list(running.items()):
-                code = process.poll()
-                if code is None:
-                    continue
-                del running[name]
+            for name, code in _gone(running):
                 if code == CLEAR_ERROR:
                     raise ValueError(
                         "A process has ended with the error above. Received: "
@@ -184,6 +176,17 @@ def _environment(name: str, port: int) -> dict[str, str]:
         "KERASTUNER_ORACLE_PORT": str(port),
         _PARENT: str(os.getpid()),
     }
+
+
+def _gone(
+    running: dict[str, subprocess.Popen[bytes]],
+) -> Iterator[tuple[str, int]]:
+    """Takes those out that have ended; yields their exit codes."""
+    for name, process in list(running.items()):
+        code = process.poll()
+        if code is not None:
+            del running[name]
+            yield name, code
 
 
 @contextlib.contextmanager
