@@ -43,16 +43,10 @@ def soak(name, count, folder):
     return json.loads(output.read_text("utf-8"))["trainings"][name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "ExactBackup first" else pytest.param(name, marks=slow)
-        for slow in [pytest.mark.slow]
-        for name in EXACT
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXACT)
 def test_killed_and_started_again_ends_as_if_never_killed(name, tmp_path):
-    count = 1 if name == "ExactBackup first" else 3
+    count = 3
     record = soak(name, count, tmp_path)
     assert record["exact"] == record["of"] == count, record
 

@@ -118,7 +118,7 @@ SPACES = {
     "name",
     [
         pytest.param(name, marks=pytest.mark.slow)
-        if name in ("blends", "scales")
+        if name in ("blends", "scales", "projection")
         else name
         for name in SPACES
     ],
