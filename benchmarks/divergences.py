@@ -101,7 +101,7 @@ def when(planted, steps):
 def training(data, planted, at):
     """Batches of all epochs, with the planted ones among them."""
     images, labels = data.train
-    mean, deviation = data.moments()
+    mean, deviation = data.moments
     x = tf.constant((images / 255 - mean) / deviation, "float32")
     y = tf.constant(labels, "int32")
     stream = batches.shuffled(
@@ -162,7 +162,7 @@ def run(data, planted, *, disturbed, guarded):
         verbose=0,
     ).history
     seconds = time.perf_counter() - started
-    mean, deviation = data.moments()
+    mean, deviation = data.moments
     images, labels = data.test
     _, accuracy = model.evaluate(
         (images / 255 - mean) / deviation, labels, verbose=0
