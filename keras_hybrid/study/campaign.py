@@ -29,7 +29,6 @@ from keras_hybrid.study.summary import TRACES
 TRACED = "projection"
 # Not one of the seeds that are reported.
 TUNING_SEED = 1000
-SEEDS = 5
 
 
 class Plan(NamedTuple):
