@@ -50,9 +50,9 @@ model.compile(
     keras.losses.SparseCategoricalCrossentropy(),
     metrics=["accuracy"],
 )
-options.output.mkdir(parents=True, exist_ok=True)
+backup = keras_hybrid.ExactBackup(options.output / "training.npz")
 training, steps = datasets.training_pipeline(
-    data, options.batch_size, 0, 0, options.epochs
+    data, options.batch_size, 0, backup.next_epoch, options.epochs
 )
 model.fit(
     training,
@@ -61,10 +61,10 @@ model.fit(
     shuffle=False,
     validation_data=datasets.evaluation_pipeline(data, "validation", 100),
     callbacks=[
+        backup,
         keras_hybrid.SwitchCallback(
             keras_hybrid.triggers.AtEpoch(max(1, int(0.6 * options.epochs)))
         ),
-        keras.callbacks.CSVLogger(options.output / "log.csv", append=True),
     ],
 )
 print(
