@@ -268,10 +268,9 @@ def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     checks.integer("workers", options.workers, low=1)
     plan = campaign.Plan(
         cells=_names(options.cells, {"all": list(cells.CELLS)}),
-        arms=_names(
-            options.arms,
-            {"all": list(arms.STUDY), "variants": list(arms.VARIANTS)},
-        ),
+        arms=None
+        if options.arms == "all"
+        else _names(options.arms, {"variants": list(arms.VARIANTS)}),
         seeds=options.seeds,
         output=options.output,
         data_dir=options.data_dir,

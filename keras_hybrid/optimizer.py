@@ -26,6 +26,7 @@ EPOCH_STATE_SIZE = 32
 _SCALE_NEEDS = {
     "projection": {"step_square", "step_descent"},
     "swats": {"step_square", "step_descent"},
+    "momentum": {"step_square", "step_moment"},
     "norm": {"step_square", "moment_square"},
 }
 
@@ -59,8 +60,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         sgd_scale: What rho is, with p the adaptive step at unit learning rate
             and E the moving average over updates (beta_2, bias-corrected).
             `"projection"` (default): E[p.p] / E[-p.g], SWATS' gamma with each
-            part averaged before the division. `"swats"`: E[p.p / -p.g], the
-            paper's own, in which single updates with p.g near 0 weigh
+            part averaged before the division. `"momentum"`: E[p.p] / E[p.m],
+            the same with SGD's own direction m in place of g: under gradient
+            noise up to 1 + beta_1 times as large. `"swats"`: E[p.p / -p.g],
+            the paper's own, in which single updates with p.g near 0 weigh
             thousandfold. `"norm"`: E[|p| / |m|] (learning-rate grafting). A
             positive float: rho itself. A group without a positive estimate
             (its gradient was always zero, say) takes the whole model's.
@@ -760,6 +763,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         formulas: dict[str, Callable[[], Tensor]] = {
             "step_square": lambda: ops.square(p),
             "step_descent": lambda: p * g,
+            "step_moment": lambda: p * m,
             "moment_square": lambda: ops.square(m),
             "second_moment": lambda: v,
         }

@@ -44,7 +44,7 @@ SHIPPED = (
     Path(sys.prefix) / "share" / "keras_hybrid" / "tuning",
 )
 
-ESTIMATES = ("projection", "norm", "swats")
+ESTIMATES = ("projection", "momentum", "norm", "swats")
 # A field that only one value, or some values, of another field reads.
 CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fraction": ("when", ("fraction",)),
@@ -104,8 +104,8 @@ class Plan:
         curve: For `"blend"`: see `transitions.Blend`.
         path: For `"blend"`: likewise.
         end: The final weight of SGD in [0, 1]; 0 keeps Adam.
-        scale: `"projection"`, `"norm"`, `"swats"`: the estimate of rho; or
-            `"number"`.
+        scale: `"projection"`, `"momentum"`, `"norm"`, `"swats"`: the estimate
+            of rho; or `"number"`.
         scale_scope: How finely rho is estimated.
         multiplier: For an estimate: the factor on rho, above 0.
         rho: For `"number"`: rho itself, above 0.

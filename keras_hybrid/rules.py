@@ -244,6 +244,7 @@ def scale_parts(
       - `"projection"`: E[p.p] / E[-p.g].
       - `"swats"`: E[gamma] / E[1], gamma = p.p / -p.g; where p.g = 0 the
         numerator stays (Keskar & Socher 2017, algorithm 1).
+      - `"momentum"`: E[p.p] / E[p.m].
       - `"norm"`: E[|p| / |m|] / E[1], over the updates in which m is not 0.
 
     Args:
@@ -258,6 +259,8 @@ def scale_parts(
     always = ops.ones_like(square, dtype="bool")
     if kind == "projection":
         return (square, always), (sums["step_descent"], always)
+    if kind == "momentum":
+        return (square, always), (sums["step_moment"], always)
     if kind == "swats":
         descent = sums["step_descent"]
         numerator = projection(square, descent), descent != 0

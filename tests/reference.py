@@ -173,6 +173,25 @@ def projection_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
     return np.array(trace)
 
 
+def momentum_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
+    """E[p.p] / E[p.m] after each update, p the step at unit learning rate.
+
+    Averages over the weights' own step sizes P: of sum P^2 m^2 over sum P m^2.
+    """
+    m = np.zeros(len(grads[0]))
+    v = np.zeros(len(grads[0]))
+    above, below, trace = 0.0, 0.0, []
+    for index, g in enumerate(grads):
+        k = index + 1
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+        sizes = math.sqrt(1 - b2**k) / (1 - b1**k) / (np.sqrt(v) + eps)
+        above = b2 * above + (1 - b2) * (sizes**2 * m**2).sum()
+        below = b2 * below + (1 - b2) * (sizes * m**2).sum()
+        trace.append(above / below)
+    return np.array(trace)
+
+
 # ---- Learning-rate grafting -------------------------------------------------
 
 

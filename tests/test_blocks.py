@@ -18,6 +18,7 @@ CONFIGURATIONS = {
     "estimate_none": {"sgd_scale": 0.5},
     "norm": {"sgd_scale": "norm"},
     "swats": {"sgd_scale": "swats"},
+    "momentum": {"sgd_scale": "momentum"},
     "amsgrad": {"amsgrad": True},
     "decay": {"weight_decay": 0.1},
     "clipnorm": {"clipnorm": 0.5},

@@ -1,5 +1,6 @@
 """Splits, pipelines and their errors."""
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -84,12 +85,16 @@ def test_images_stay_with_their_labels_and_are_scaled():
         np.testing.assert_allclose(images[:, 0, 0, 0], expected, rtol=1e-5)
 
 
-def test_augmentation_crops_and_flips_and_repeats_by_seed():
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_augmentation_crops_and_flips_and_repeats_by_seed(mirrored):
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, (64, 8, 8, 1), dtype="uint8"))
-    once = datasets._augmented(images, tf.constant([1, 2], tf.int64)).numpy()
-    again = datasets._augmented(images, tf.constant([1, 2], tf.int64)).numpy()
-    other = datasets._augmented(images, tf.constant([1, 3], tf.int64)).numpy()
+    once, again, other = (
+        datasets._augmented(
+            images, tf.constant(seed, tf.int64), mirrored
+        ).numpy()
+        for seed in ([1, 2], [1, 2], [1, 3])
+    )
     np.testing.assert_array_equal(once, again)
     assert (once != other).any()
     padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)], "reflect")
@@ -107,7 +112,22 @@ def test_augmentation_crops_and_flips_and_repeats_by_seed():
         assert plain or flipped
         flips += flipped and not plain
     # Of 64 fair flips, between 16 and 48 with probability 0.99996.
-    assert 16 <= flips <= 48
+    assert 16 <= flips <= 48 if mirrored else flips == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "mirrored"), [("mnist", False), ("mnist-5k", False), ("b", True)]
+)
+def test_digits_are_never_mirrored(name, mirrored, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        datasets,
+        "_augmented",
+        lambda images, seed, mirrored: told.append(mirrored) or images,
+    )
+    data = dataclasses.replace(small(augmented=True), name=name)
+    datasets.training_pipeline(data, 5, 0, 0, 1)
+    assert told == [mirrored]
 
 
 def test_evaluation_keeps_the_order(digits):

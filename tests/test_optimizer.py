@@ -716,9 +716,11 @@ def simulate(
             p_p = sum((p[i] ** 2).sum() for i in members)
             p_g = sum((p[i] * gradient[i]).sum() for i in members)
             m_m = sum((m[i] ** 2).sum() for i in members)
+            p_m = sum((p[i] * m[i]).sum() for i in members)
             numerator, denominator = {
                 "projection": (p_p, p_g),
                 "swats": (p_p / p_g, 1.0),
+                "momentum": (p_p, p_m),
                 "norm": (math.sqrt(p_p / m_m), 1.0),
             }.get(sgd_scale, (sgd_scale, 1.0))
             above[group] = beta_2 * above[group] + (1 - beta_2) * numerator
@@ -830,6 +832,7 @@ FORMULA = {
     "hard": ({}, {}),
     "norm": ({"sgd_scale": "norm"}, {"sgd_scale": "norm"}),
     "swats": ({"sgd_scale": "swats"}, {"sgd_scale": "swats"}),
+    "momentum-rho": ({"sgd_scale": "momentum"}, {"sgd_scale": "momentum"}),
     "number": ({"sgd_scale": 3.0}, {"sgd_scale": 3.0}),
     "layer-rho": ({"scale_scope": "layer"}, {"scale_groups": LAYER_OF}),
     "model-rho": ({"scale_scope": "model"}, {"scale_groups": [0] * 4}),

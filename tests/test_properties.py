@@ -112,7 +112,9 @@ def configurations(draw):
         st.one_of(
             st.builds(
                 lambda scale: {"sgd_scale": scale},
-                st.sampled_from(["projection", "swats", "norm", 0.5, 20.0]),
+                st.sampled_from(
+                    ["projection", "momentum", "swats", "norm", 0.5, 20.0]
+                ),
             ),
             st.builds(
                 lambda rate: {"sgd_learning_rate": rate},

@@ -272,6 +272,7 @@ def scale_trace(kind, grads):
         sums = {
             "step_square": ops.sum(p * p),
             "step_descent": ops.sum(p * g),
+            "step_moment": ops.sum(p * m),
             "moment_square": ops.sum(m * m),
         }
         parts = rules.scale_parts(kind, sums)
@@ -295,6 +296,28 @@ def test_projection_scale_averages_both_parts():
     np.testing.assert_allclose(
         scale_trace("projection", GRADS), expected, rtol=1e-10
     )
+
+
+def test_momentum_scale_projects_on_the_momentum():
+    expected = reference.momentum_scale(GRADS, BETA_1, BETA_2, EPSILON)
+    np.testing.assert_allclose(
+        scale_trace("momentum", GRADS), expected, rtol=1e-10
+    )
+
+
+def test_gradient_noise_lowers_the_projection_but_not_the_momentum_scale():
+    """Of pure noise E[p.p] / E[-p.g] is P / (1 + beta_1), for any P.
+
+    E[m.m] = (1 - beta_1) / (1 + beta_1) and E[m.g] = 1 - beta_1 for unit
+    variance.
+    """
+    noise = np.random.default_rng(0).normal(size=(400, 5))
+    for grads in (noise, 100 * noise):
+        size = 1 / np.sqrt((grads**2).mean())
+        momentum = scale_trace("momentum", grads)[-1]
+        projection = scale_trace("projection", grads)[-1]
+        assert momentum == pytest.approx(size, rel=0.1)
+        assert projection == pytest.approx(size / (1 + BETA_1), rel=0.1)
 
 
 def test_swats_scale_is_the_papers_lambda():

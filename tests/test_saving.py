@@ -153,6 +153,7 @@ CASES = {
     "amsgrad": {"amsgrad": True},
     "layer": {"scope": "layer", "scale_scope": "model"},
     "norm": {"sgd_scale": "norm"},
+    "momentum": {"sgd_scale": "momentum"},
     "swats": {"sgd_scale": "swats"},
     "sgd-rate": {"sgd_learning_rate": 0.1},
     "sgd-schedule": {

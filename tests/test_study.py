@@ -130,6 +130,25 @@ def test_cells_cover_data_sets_and_regimes():
     }
 
 
+def test_a_cell_may_be_too_dear_for_every_arm_and_seed(tmp_path):
+    dear = cells.CELLS["cifar10-good-fit"]
+    cheap = cells.CELLS["mnist-under-fit"]
+    both = campaign.Plan([dear.name, cheap.name], None, 5, tmp_path, None)
+    assert [arm.name for arm in both.arms_of(dear)] == list(dear.arms)
+    assert [arm.name for arm in both.arms_of(cheap)] == list(arms.STUDY)
+    assert (both.seeds_of(dear), both.seeds_of(cheap)) == (3, 5)
+    # A name that is given is trained.
+    named = both._replace(arms=["swats"], seeds=2)
+    assert [arm.name for arm in named.arms_of(dear)] == ["swats"]
+    assert named.seeds_of(dear) == 2
+    # Not tuned: nothing but the seeds.
+    assert both._replace(cells=[dear.name]).least_runs() == 4 * 3
+    tuned = len([arm for arm in arms.STUDY.values() if arm.tuned_as is None])
+    assert both._replace(cells=[cheap.name]).least_runs() == (
+        len(arms.STUDY) * 5 + tuned * tuning.TRIALS
+    )
+
+
 # ---- Pieces of work ---------------------------------------------------------
 
 CELL = cells.Cell("tiny", "good-fit", "linear", None, 4, 16)
@@ -141,7 +160,7 @@ def tiny(monkeypatch):
     data = tiny_data()
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
     monkeypatch.setattr(cells, "CELLS", {CELL.name: CELL})
-    monkeypatch.setattr(campaign, "CELLS", {CELL.name: CELL})
+    monkeypatch.setattr(campaign, "KNOWN", {CELL.name: CELL})
     return data
 
 
@@ -155,7 +174,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         data = tiny_data()
         patch.setattr(datasets, "load", lambda *args, **kwargs: data)
-        patch.setattr(campaign, "CELLS", {CELL.name: CELL})
+        patch.setattr(campaign, "KNOWN", {CELL.name: CELL})
         campaign.run(plan(folder))
     return folder
 
@@ -220,6 +239,21 @@ def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
         assert one.history["val_loss"] == other.history["val_loss"]
 
 
+def test_an_untuned_cell_has_a_factor_on_the_usual_rates(tmp_path, monkeypatch):
+    data, cell = tiny_data(), CELL._replace(untuned=2.0, most_seeds=1)
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
+    monkeypatch.setattr(campaign, "KNOWN", {CELL.name: cell})
+    campaign.run(plan(tmp_path, ["sgd", "hybrid"]))
+    found = {
+        path.stem: Run.load(path).configuration
+        for path in tmp_path.rglob("*.json")
+    }
+    assert set(found) == {"sgd-seed0", "hybrid-seed0"}
+    for name, rate in (("sgd-seed0", 0.1), ("hybrid-seed0", 2e-3)):
+        assert found[name]["tuned_learning_rate"] == pytest.approx(rate)
+        assert found[name]["tuning_trials"] == 0
+
+
 def test_a_locked_piece_is_left_to_its_process(tiny, tmp_path):
     code = (
         "import sys; from pathlib import Path; from keras_hybrid import files\n"
@@ -263,6 +297,8 @@ def test_the_report_leaves_tuning_out_and_compares_equal_shares(finished):
         ({"cells": ["mnist-fit"]}, "`cells`.*mnist-good-fit.*Received"),
         ({"arms": ["adma"]}, "`arms`.*'adamw'.*Received.*adma"),
         ({"seeds": 0}, "seeds=0"),
+        ({"arms": []}, "at least one each.*arms=\\[\\]"),
+        ({"cells": []}, "at least one each.*cells=\\[\\]"),
     ],
 )
 def test_errors_name_the_choices(changes, message, tmp_path):

@@ -105,6 +105,17 @@ def _resnet() -> list[Callable[..., Any]]:
     return [*steps, layers.GlobalMaxPooling2D()]
 
 
+def _cnn_best() -> list[Callable[..., Any]]:
+    return [
+        layers.Conv2D(32, 5, strides=2, activation="relu"),
+        layers.Conv2D(64, 3, activation="relu"),
+        layers.Conv2D(128, 3, strides=2, activation="relu"),
+        layers.Flatten(),
+        layers.Dropout(0.5),
+        layers.Dense(256, activation="relu"),
+    ]
+
+
 ARCHITECTURES: dict[str, Builder] = {
     "linear": _linear,
     "mlp_small": _mlp_small,
@@ -114,6 +125,7 @@ ARCHITECTURES: dict[str, Builder] = {
     "cnn_small": _cnn_small,
     "cnn": _cnn,
     "cnn_large": _cnn_large,
+    "cnn_best": _cnn_best,
     "resnet": _resnet,
 }
 

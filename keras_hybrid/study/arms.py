@@ -390,6 +390,19 @@ VARIANTS = _named(
             for factor in (0.5, 2.0, 4.0)
         ),
         _study_hybrid("norm", "rho by norms", sgd_scale="norm"),
+        _study_hybrid("momentum", "rho by momentum", sgd_scale="momentum"),
+        _study_hybrid(
+            "momentum_at80",
+            "rho by momentum, switch at 80%",
+            sgd_scale="momentum",
+            when=_at(0.8),
+        ),
+        _study_hybrid(
+            "momentum_x2",
+            "rho by momentum, times 2",
+            sgd_scale="momentum",
+            scale_multiplier=2.0,
+        ),
         _study_hybrid(
             "geometric",
             "blend, geometric",

@@ -21,7 +21,7 @@ from keras_hybrid import checks, files
 from keras_hybrid.study import arms as all_arms
 from keras_hybrid.study import protocol, trace, tuning
 from keras_hybrid.study.arms import Arm
-from keras_hybrid.study.cells import CELLS, Cell
+from keras_hybrid.study.cells import KNOWN, Cell
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.summary import TRACES
 
@@ -35,15 +35,16 @@ class Plan(NamedTuple):
     """What a study consists of.
 
     Attributes:
-        cells: Names from `cells.CELLS`.
-        arms: Names from `arms.STUDY` and `arms.VARIANTS`.
-        seeds: Number of seeds, 0 to seeds - 1.
+        cells: Names from `cells.KNOWN`.
+        arms: Names from `arms.STUDY` and `arms.VARIANTS`; None for all of
+            `arms.STUDY`, or those that a cell has.
+        seeds: Number of seeds, 0 to seeds - 1; less where a cell has less.
         output: Folder of the records.
         data_dir: TFDS's folder, or None.
     """
 
     cells: Sequence[str]
-    arms: Sequence[str]
+    arms: Sequence[str] | None
     seeds: int
     output: Path
     data_dir: str | None
@@ -51,37 +52,56 @@ class Plan(NamedTuple):
     def check(self) -> None:
         """Raises ValueError or TypeError if a field is out of range."""
         for name in self.cells:
-            checks.choice("cells", name, CELLS)
-        for name in self.arms:
+            checks.choice("cells", name, KNOWN)
+        if not self.cells or (self.arms is not None and not self.arms):
+            raise ValueError(
+                "`cells` and `arms` must name at least one each. Received: "
+                f"cells={self.cells!r}, arms={self.arms!r}"
+            )
+        for name in self.arms or ():
             checks.choice("arms", name, known_arms())
         checks.integer("seeds", self.seeds, low=1)
 
+    def arms_of(self, cell: Cell) -> list[Arm]:
+        """Returns the arms that are trained in a cell."""
+        names = self.arms or cell.arms or all_arms.STUDY
+        return [known_arms()[name] for name in names]
+
+    def seeds_of(self, cell: Cell) -> int:
+        """Returns the number of seeds in a cell."""
+        return min(self.seeds, cell.most_seeds or self.seeds)
+
     def least_runs(self) -> int:
         """How many runs there are if no tuning needs more trials."""
-        tuned = sum(known_arms()[name].tuned_as is None for name in self.arms)
-        of_cell = tuned * tuning.TRIALS + len(self.arms) * self.seeds
-        return of_cell * len(self.cells)
+        total = 0
+        for cell in (KNOWN[name] for name in self.cells):
+            arms = self.arms_of(cell)
+            total += len(arms) * self.seeds_of(cell)
+            if cell.untuned is None:
+                tuned = sum(arm.tuned_as is None for arm in arms)
+                total += tuned * tuning.TRIALS
+        return total
 
     def finished_runs(self) -> int:
         """How many records of the plan there are, tuning included."""
         return sum(
             len(list(folder.glob(pattern)))
-            for cell in self.cells
-            for arm in self.arms
+            for name in self.cells
+            for arm in self.arms_of(KNOWN[name])
             for folder, pattern in (
-                (self.output / cell, f"{arm}-seed*.json"),
-                (self.output / cell / "tuning", f"{arm}-*.json"),
+                (self.output / name, f"{arm.name}-seed*.json"),
+                (self.output / name / "tuning", f"{arm.name}-*.json"),
             )
         )
 
     def pieces(self) -> Iterator[tuple[Cell, str, list[Arm]]]:
         """Cells, and the arms that share a tuned learning rate."""
-        groups: dict[str, list[Arm]] = {}
-        for arm in (known_arms()[name] for name in self.arms):
-            groups.setdefault(arm.tuned_as or arm.name, []).append(arm)
-        for cell in self.cells:
+        for cell in (KNOWN[name] for name in self.cells):
+            groups: dict[str, list[Arm]] = {}
+            for arm in self.arms_of(cell):
+                groups.setdefault(arm.tuned_as or arm.name, []).append(arm)
             for name, members in groups.items():
-                yield CELLS[cell], name, members
+                yield cell, name, members
 
 
 def known_arms() -> dict[str, Arm]:
@@ -93,7 +113,7 @@ class Tuned(NamedTuple):
     """The result of tuning an arm.
 
     Attributes:
-        learning_rate: The best on the validation split.
+        learning_rate: The best on the validation split, or the cell's untuned.
         trials: How many were trained.
     """
 
@@ -116,13 +136,13 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
     data: Any = None
     loaded: Cell | None = None
     for cell, name, members in plan.pieces():
-        folder = plan.output / cell.name
+        folder, seeds = plan.output / cell.name, plan.seeds_of(cell)
         with files.claimed(folder / f"{name}.lock") as is_ours:
             waiting = [
                 arm
                 for arm in members
                 if not all(
-                    path.exists() for path in run_paths(folder, arm, plan.seeds)
+                    path.exists() for path in run_paths(folder, arm, seeds)
                 )
             ]
             untraced = (
@@ -138,7 +158,7 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
             piece = _Piece(cell, trainer, folder, report)
             tuned = piece.tune(known_arms()[name])
             for arm in waiting:
-                piece.train(arm, tuned, plan.seeds)
+                piece.train(arm, tuned, seeds)
             if untraced:
                 piece.trace(known_arms()[name], tuned)
 
@@ -189,6 +209,8 @@ class _Piece:
 
     def tune(self, arm: Arm) -> Tuned:
         """Finds the learning rate on the validation split."""
+        if self.cell.untuned is not None:
+            return Tuned(arm.learning_rate * self.cell.untuned, 0)
         center = tuning.start(arm.learning_rate)
         scores: dict[int, float] = {}
         while (place := tuning.next_place(scores, center)) is not None:

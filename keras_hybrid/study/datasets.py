@@ -33,6 +33,8 @@ VALIDATION_IMAGES = {
 VALIDATION_FRACTION = 0.1
 NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET)
 AUGMENTED = frozenset({"cifar10"})
+# What is written has no mirror image: cropped at most, never flipped.
+_WRITTEN = frozenset({"mnist-5k", "mnist"})
 # mnist-5k has no test split of its own: so many of its 5,000 images.
 TEST_IMAGES_5K = 1000
 
@@ -47,7 +49,8 @@ class Data:
         validation: `(images, labels)` that triggers and choices look at.
         test: `(images, labels)`, read once at the end of a run.
         classes: Number of classes.
-        augmented: Whether training images are cropped and flipped at random.
+        augmented: Whether training images are cropped and (but for digits)
+            flipped at random.
     """
 
     name: str
@@ -267,7 +270,7 @@ def training_pipeline(
     held = tf.constant(images), tf.constant(labels)
 
     def batch_of(chosen: tf.Tensor, epoch: tf.Tensor) -> Any:
-        x, y = _batch(held, chosen, seed, epoch, data.augmented)
+        x, y = _batch(data, held, chosen, seed, epoch)
         return _scaled(x, mean, std), y
 
     pipeline = batches.shuffled(
@@ -301,23 +304,25 @@ def _scaled(images: tf.Tensor, mean: Any, std: Any) -> tf.Tensor:
 
 
 def _batch(
+    data: Data,
     held: tuple[tf.Tensor, tf.Tensor],
     chosen: tf.Tensor,
     seed: int,
     epoch: tf.Tensor,
-    augmented: bool,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     images, labels = (tf.gather(part, chosen) for part in held)
-    if augmented:
+    if data.augmented:
         first = tf.cast(chosen[0], tf.int64)
         images = _augmented(
-            images, tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first])
+            images,
+            tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first]),
+            data.name not in _WRITTEN,
         )
     return images, labels
 
 
-def _augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Crops after padding by 4 and flips, each image on its own."""
+def _augmented(images: tf.Tensor, seed: tf.Tensor, mirrored: bool) -> tf.Tensor:
+    """Crops after padding by 4 and may flip, each image on its own."""
     count, height, width, _ = images.shape
     padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]], "REFLECT")
     draws = tf.random.stateless_uniform(
@@ -326,7 +331,8 @@ def _augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     # 18 is a multiple of both 9 (offsets 0 to 8) and 2 (flip or not).
     rows = (draws[0] % 9)[:, None] + tf.range(height)
     columns = (draws[1] % 9)[:, None] + tf.range(width)
-    flipped = (draws[2] % 2)[:, None] == 1
-    columns = tf.where(flipped, columns[:, ::-1], columns)
+    if mirrored:
+        flipped = (draws[2] % 2)[:, None] == 1
+        columns = tf.where(flipped, columns[:, ::-1], columns)
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
     return tf.gather(cropped, columns, axis=2, batch_dims=1)
