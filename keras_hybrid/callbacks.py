@@ -161,6 +161,15 @@ class SwitchCallback(keras.callbacks.Callback):
                 "`steps_per_epoch` to `fit` or `Cooldown(steps=...)`. "
                 "Received: steps=None"
             )
+        # One dictionary for all callbacks of this fit.
+        if self.trigger is not None and self is not self.params.setdefault(
+            "switch_callback", self
+        ):
+            raise ValueError(
+                "`callbacks` may have only one SwitchCallback with a trigger: "
+                "compose triggers with `|` or `&`. Received: another one with "
+                f"{self.trigger!r}"
+            )
         self._told_steps = False
         self._reported = None
         self._warned = False

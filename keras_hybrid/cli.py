@@ -98,13 +98,13 @@ def _parser() -> argparse.ArgumentParser:
         "--cells",
         default="all",
         help="names of cells, separated by commas, such as mnist-good-fit; or "
-        "all",
+        "all, which leaves out mnist-best",
     )
     study.add_argument(
         "--arms",
         default="all",
-        help="names of arms, separated by commas; all; or variants, the "
-        "changes of the hybrid that were compared",
+        help="names of arms, separated by commas; all (of each cell); or "
+        "variants, the changes of the hybrid that were compared",
     )
     study.add_argument("--seeds", type=int, default=5, help="seeds of each arm")
     study.add_argument(

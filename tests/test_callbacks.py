@@ -396,6 +396,18 @@ def test_another_optimizer_is_an_error(optimizer):
         fit(model, SwitchCallback(AtEpoch(1)), epochs=1)
 
 
+def test_two_triggers_in_one_fit_are_an_error():
+    """They would share the one state that the optimizer keeps of a trigger."""
+    model = hybrid_model()
+    first, second = SwitchCallback(AtEpoch(1)), SwitchCallback(AtEpoch(2))
+    with pytest.raises(ValueError, match=r"only one.*`\|`.*AtEpoch"):
+        fit(model, first, second)
+    # One of them alone, again, and one that only logs beside it: all fine.
+    fit(model, first, epochs=1)
+    fit(model, first, SwitchCallback(verbose=0), epochs=2)
+    assert model.optimizer.has_switched
+
+
 def test_an_uncompiled_model_is_an_error():
     with pytest.raises(ValueError, match="Received: optimizer=NoneType"):
         hybrid_optimizer(keras.Sequential([keras.layers.Dense(1)]))

@@ -14,11 +14,13 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 import keras_hybrid
 from keras_hybrid import cli
-from keras_hybrid.study import glance, report
+from keras_hybrid.study import arms, glance, report
+from keras_hybrid.study.record import Run
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -130,6 +132,61 @@ def test_readme_has_the_study_of_the_records():
         assert report.markdown_glance(table) in README
     for sentence in glance.headline(rows):
         assert sentence in README.replace("\n", " ")
+
+
+CHOSEN_ON = (
+    "mnist-under-fit",
+    "fashion_mnist-over-fit",
+    "fashion_mnist-good-fit",
+)
+CONFIRMED_ON = ("mnist-over-fit", "fashion_mnist-under-fit", "mnist-good-fit")
+
+
+def change(folder, cell, arm, score):
+    """Points above the hybrid, seed by seed: mean and standard error."""
+    pairs = []
+    for seed in range(5):
+        path = ROOT / "results" / folder / cell / f"{arm}-seed{seed}.json"
+        if not path.exists():
+            return "–"
+        hybrid = ROOT / "results" / "study" / cell / f"hybrid-seed{seed}.json"
+        pairs.append([score(Run.load(p)) for p in (path, hybrid)])
+    differences = 100 * np.subtract(*np.transpose(pairs))
+    error = differences.std(ddof=1) / np.sqrt(len(differences))
+    return f"{differences.mean():+.2f} ± {error:.2f}"
+
+
+def change_row(arm):
+    """One row of README's table of what was tried to make it better."""
+    control = arm == "control"
+    entries = [
+        change(
+            "study" if control else "study-variants",
+            cell,
+            arm,
+            lambda run: run.history["val_accuracy"][-1],
+        )
+        for cell in CHOSEN_ON
+    ] + [
+        change(
+            "study" if control else "study-confirm",
+            cell,
+            arm,
+            lambda run: run.test_accuracy,
+        )
+        for cell in CONFIRMED_ON
+    ]
+    label = "the control" if control else arms.VARIANTS[arm].label
+    return f"| {label} | {' | '.join(entries)} |"
+
+
+@pytest.mark.parametrize(
+    "arm",
+    ["x2", "x4", "norm", "momentum", "momentum_x2", "at80", "momentum_at80"]
+    + ["control"],
+)
+def test_readme_has_the_changes_of_the_records(arm):
+    assert change_row(arm) in README
 
 
 @pytest.mark.slow

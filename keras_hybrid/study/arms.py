@@ -389,6 +389,7 @@ VARIANTS = _named(
             )
             for factor in (0.5, 2.0, 4.0)
         ),
+        _control("control_at80", "from 80%", when=_at(0.8)),
         _study_hybrid("norm", "rho by norms", sgd_scale="norm"),
         _study_hybrid("momentum", "rho by momentum", sgd_scale="momentum"),
         _study_hybrid(

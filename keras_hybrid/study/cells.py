@@ -85,7 +85,7 @@ CELLS = _cells()
 BEST = Cell(
     *("mnist", "best", "cnn_best", None, 20, 128),
     augmented=True,
-    untuned=2.0,
+    untuned=1.0,
     arms=("control", "hybrid"),
 )
 KNOWN = {**CELLS, BEST.name: BEST}

@@ -33,7 +33,7 @@ VALIDATION_IMAGES = {
 VALIDATION_FRACTION = 0.1
 NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET)
 AUGMENTED = frozenset({"cifar10"})
-# What is written has no mirror image: cropped at most, never flipped.
+# What is written has no mirror image.
 _WRITTEN = frozenset({"mnist-5k", "mnist"})
 # mnist-5k has no test split of its own: so many of its 5,000 images.
 TEST_IMAGES_5K = 1000
@@ -316,22 +316,28 @@ def _batch(
         images = _augmented(
             images,
             tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first]),
-            data.name not in _WRITTEN,
+            data.name in _WRITTEN,
         )
     return images, labels
 
 
-def _augmented(images: tf.Tensor, seed: tf.Tensor, mirrored: bool) -> tf.Tensor:
-    """Crops after padding by 4 and may flip, each image on its own."""
+def _augmented(images: tf.Tensor, seed: tf.Tensor, written: bool) -> tf.Tensor:
+    """Crops after padding by 4 and may flip, each image on its own.
+
+    Digits are padded by 2 and not flipped.
+    """
+    margin = 2 if written else 4
     count, height, width, _ = images.shape
-    padded = tf.pad(images, [[0, 0], [4, 4], [4, 4], [0, 0]], "REFLECT")
+    edges = [margin, margin]
+    padded = tf.pad(images, [[0, 0], edges, edges, [0, 0]], "REFLECT")
+    # 90 is a multiple of 9 and 5 (the offsets) and of 2 (flip or not).
     draws = tf.random.stateless_uniform(
-        (3, count), seed=seed, maxval=18, dtype=tf.int32
+        (3, count), seed=seed, maxval=90, dtype=tf.int32
     )
-    # 18 is a multiple of both 9 (offsets 0 to 8) and 2 (flip or not).
-    rows = (draws[0] % 9)[:, None] + tf.range(height)
-    columns = (draws[1] % 9)[:, None] + tf.range(width)
-    if mirrored:
+    offsets = draws[:2] % (2 * margin + 1)
+    rows = offsets[0][:, None] + tf.range(height)
+    columns = offsets[1][:, None] + tf.range(width)
+    if not written:
         flipped = (draws[2] % 2)[:, None] == 1
         columns = tf.where(flipped, columns[:, ::-1], columns)
     cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
