@@ -68,7 +68,7 @@ def _cells() -> dict[str, Cell]:
         augmented=True,
         precision="mixed_bfloat16",
         untuned=2.0,
-        arms=("sgd", "adamw", "control", "hybrid"),
+        arms=("control", "hybrid", "adamw", "sgd"),
         most_seeds=3,
     )
     cells += [
