@@ -273,7 +273,9 @@ class ProjectionConverged(_Patient):
             has 1.
         min_steps: Integer of at least 2: no switch before so many updates.
             Default 100. (After one update Lambda and gamma are equal by
-            definition.)
+            definition.) gamma is noisy, and Lambda averages 1 / (1 - beta_2)
+            updates: an agreement before then is chance. Give the earliest
+            update at which you would want the switch.
         max_steps: Integer of at least `min_steps`, or None (default): switch
             after so many updates anyway.
 

@@ -138,6 +138,8 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
     for cell, name, members in plan.pieces():
         folder, seeds = plan.output / cell.name, plan.seeds_of(cell)
         with files.claimed(folder / f"{name}.lock") as is_ours:
+            if not is_ours:
+                continue
             waiting = [
                 arm
                 for arm in members
@@ -149,7 +151,7 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
                 name == TRACED
                 and not (folder / TRACES / f"{name}.json").exists()
             )
-            if not is_ours or not (waiting or untraced):
+            if not (waiting or untraced):
                 continue
             if loaded != cell:
                 data, loaded = cell.load(plan.data_dir), cell

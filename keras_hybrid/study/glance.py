@@ -91,7 +91,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
                 [_short(cell) for cell in cells],
                 {
                     label: [entries.get(cell) for cell in cells]
-                    for label, entries in of_arm.items()
+                    for label, entries in sorted(of_arm.items())
                 },
             )
         )
