@@ -137,7 +137,8 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
         name: `"linear"`; dense layers: `"mlp_small"` (16), `"mlp"` (256-256),
             `"mlp_large"` (512-512); two convolutions with strides: `"cnn_tiny"`
             (8-8), `"cnn_small"` (16-32, dropout, 64), `"cnn"` (32-64, dropout,
-            128), `"cnn_large"` (32-64, 256, no dropout); `"resnet"`: seven
+            128), `"cnn_large"` (32-64, 256, no dropout); three: `"cnn_best"`
+            (32-64-128, dropout, 256); `"resnet"`: seven
             3x3 convolutions (32-64-64-256-256-256-256) with batch
             normalization, three of them residual.
         image_shape: Height, width and channels.
