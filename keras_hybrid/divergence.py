@@ -299,10 +299,12 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _weight_norm(self) -> float:
         squares = [
-            float(execution.square_sum(ops.cast(variable, "float32")))
+            ops.convert_to_numpy(  # On torch they would carry a gradient.
+                execution.square_sum(ops.cast(variable, "float32"))
+            )
             for variable in self.model.trainable_variables
         ]
-        return math.sqrt(sum(squares))
+        return math.sqrt(float(sum(squares)))
 
     # ---- Snapshots ----------------------------------------------------------
 

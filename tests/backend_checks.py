@@ -15,7 +15,12 @@ import numpy as np
 import pytest
 import reference
 
-from keras_hybrid import HybridOptimizer, SwitchCallback, presets
+from keras_hybrid import (
+    DivergenceGuard,
+    HybridOptimizer,
+    SwitchCallback,
+    presets,
+)
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
@@ -328,6 +333,32 @@ def test_switches_between_batches_and_goes_back():
     assert model.optimizer.sgd_fraction == 0
     adaptive = int(model.optimizer._adaptive_steps.numpy()[0])
     assert adaptive == SWITCH + EPOCHS * BATCHES - 3
+
+
+def test_a_divergence_goes_back_to_the_last_good_state():
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(4 * BATCHES, 3)).astype("float32")
+    divergences = {}
+    for bad in (None, 2):
+        inputs = x.copy()
+        if bad is not None:
+            inputs[4 * bad : 4 * (bad + 1)] = float("nan")
+        model = untrained(HybridOptimizer(0.01, trigger=AtStep(1)))
+        start = flat(model)
+        guard = DivergenceGuard(factor=None, snapshot_every=1, verbose=0)
+        history = model.fit(
+            inputs,
+            x[:, :2],
+            batch_size=4,
+            shuffle=False,
+            verbose=0,
+            callbacks=[guard],
+        ).history
+        divergences[bad] = history["divergences"]
+        assert np.isfinite(history["loss"]).all()
+        assert np.isfinite(flat(model)).all()
+        assert not np.array_equal(flat(model), start)
+    assert divergences == {None: [0], 2: [1]}
 
 
 @pytest.mark.parametrize(
