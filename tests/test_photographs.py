@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from keras_hybrid.study import datasets, protocol
+from keras_hybrid.study import arms, datasets, protocol
 from keras_hybrid.study.photographs import Photographs
 
 # Two of ImageNet's thousand classes, the last of them too.
@@ -155,13 +155,33 @@ def test_a_folder_without_a_data_set_is_no_choice(tmp_path):
         datasets.load(str(tmp_path))
 
 
-@pytest.mark.slow
-def test_images_of_one_size_come_into_memory():
+@pytest.fixture
+def tiny_imagenet():
     root = os.environ.get("TFDS_DATA_DIR", "")
     folder = Path(root) / "tiny_imagenet_20" / "1.0.0"
     if not folder.exists():
         pytest.skip("TFDS_DATA_DIR holds no prepared tiny_imagenet_20")
-    data = datasets.load(str(folder))
+    return str(folder)
+
+
+@pytest.mark.slow
+def test_a_prepared_folder_is_trained_on(tiny_imagenet, tmp_path):
+    data = datasets.load(tiny_imagenet, train_size=256)
+    run = protocol.train(
+        data, "cnn", arms.ARMS["hybrid"], 0, 2, tmp_path, batch_size=64
+    )
+    assert run.status == "finished"
+    assert run.dataset == "tiny_imagenet_20"
+    assert run.switch_step == 4
+    assert 0 < run.test_accuracy < 1
+    assert list(tmp_path.glob("tiny_imagenet_20-cnn-2epochs/*.json"))
+
+
+@pytest.mark.slow
+def test_images_of_one_size_come_into_memory(tiny_imagenet):
+    data = datasets.load(tiny_imagenet)
+    # Not the folder's name, which is the version.
+    assert data.name == "tiny_imagenet_20"
     assert data.sizes == {"train": 9000, "validation": 1000, "test": 1000}
     assert data.image_shape == (64, 64, 3)
     assert data.classes == 20

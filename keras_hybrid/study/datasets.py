@@ -128,6 +128,7 @@ def load(
             set, or the data is not there and cannot be downloaded.
     """
     check(name)
+    own_name = name
     if name == "mnist-5k":
         images, labels = _mnist_5k()
         train = images[:-TEST_IMAGES_5K], labels[:-TEST_IMAGES_5K]
@@ -138,6 +139,7 @@ def load(
             return photographs.of(builder, train_size, image_size)
         (images, labels), test = _arrays(builder)
         train = _permuted(images, labels)
+        own_name = builder.name
     held = VALIDATION_IMAGES.get(name, int(VALIDATION_FRACTION * len(train[1])))
     validation = train[0][-held:], train[1][-held:]
     train = train[0][:-held], train[1][:-held]
@@ -146,7 +148,7 @@ def load(
         photographs.check_size(train_size, len(train[1]), name)
         train = train[0][:train_size], train[1][:train_size]
     return Data(
-        name=Path(name).name if is_folder(name) else name,
+        name=own_name,
         train=train,
         validation=validation,
         test=test,
