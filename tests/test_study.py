@@ -14,6 +14,7 @@ from test_protocol import tiny_data
 
 from keras_hybrid import HybridOptimizer, cli, files, workers
 from keras_hybrid.study import (
+    architectures,
     arms,
     campaign,
     cells,
@@ -128,6 +129,17 @@ def test_cells_cover_data_sets_and_regimes():
         for dataset in ("mnist", "fashion_mnist", "cifar10")
         for regime in cells.REGIMES
     }
+
+
+@pytest.mark.parametrize("name", cells.KNOWN)
+def test_cells_can_be_trained(name):
+    cell = cells.KNOWN[name]
+    assert cell.name == name
+    assert cell.architecture in architectures.ARCHITECTURES
+    assert set(cell.arms or ()) <= set(arms.STUDY)
+    # Each hybrid of a short list has its control in it.
+    for arm in cell.arms or ():
+        assert arms.STUDY[arm].control in (None, *cell.arms)
 
 
 def test_a_cell_may_be_too_dear_for_every_arm_and_seed(tmp_path):
