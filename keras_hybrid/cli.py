@@ -138,7 +138,7 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         default="cnn",
         help="linear, mlp_small, mlp, mlp_large, cnn_tiny, cnn_small, cnn, "
-        "cnn_large or resnet",
+        "cnn_large, cnn_best or resnet",
     )
     parser.add_argument(
         "--seeds", type=int, default=3, help="seeds of each arm or trial"
