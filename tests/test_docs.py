@@ -191,6 +191,25 @@ def test_readme_has_the_changes_of_the_records(arm):
     assert change_row(arm) in README
 
 
+@pytest.mark.parametrize(
+    ("folder", "arm"),
+    [
+        *(("best/mnist-best", arm) for arm in ("hybrid", "control")),
+        *(
+            ("cifar10-good-fit/cifar10-good-fit", arm)
+            for arm in ("hybrid", "control", "sgd")
+        ),
+    ],
+)
+def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
+    paths = (ROOT / "results" / folder).glob(f"{arm}-seed*.json")
+    scores = np.array([100 * Run.load(path).test_accuracy for path in paths])
+    entry = f"{scores.mean():.2f}"
+    if len(scores) > 1:
+        entry += f" ({scores.min():.2f} to {scores.max():.2f})"
+    assert f"| {len(scores)} | {entry} |" in README
+
+
 @pytest.mark.slow
 # The one on JAX needs a process of its own too: test_backends.py runs it.
 @pytest.mark.parametrize(

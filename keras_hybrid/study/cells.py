@@ -62,7 +62,8 @@ def _cells() -> dict[str, Cell]:
             Cell(dataset, "over-fit", "mlp_large", 2000, 30, 64),
         ]
     # The precision halves the time of a step where the CPU computes in it.
-    # A run takes half an hour of a core.
+    # A run takes half an hour of a core. SGD's rate, 0.1 without a warm-up, is
+    # too large here: its arm says nothing about SGD.
     resnet = Cell(
         *("cifar10", "good-fit", "resnet", None, 12, 256),
         augmented=True,

@@ -47,7 +47,7 @@ LEGEND = (
     "accuracy, means over paired seeds."
 )
 KINDS = {
-    "against_baseline": "minus the best tuned baseline",
+    "against_baseline": "minus the best baseline",
     "against_control": "minus the control",
 }
 
