@@ -298,13 +298,12 @@ class DivergenceGuard(keras.callbacks.Callback):
         return None
 
     def _weight_norm(self) -> float:
-        squares = [
-            ops.convert_to_numpy(  # On torch they would carry a gradient.
-                execution.square_sum(ops.cast(variable, "float32"))
-            )
-            for variable in self.model.trainable_variables
-        ]
-        return math.sqrt(float(sum(squares)))
+        total = 0.0
+        for variable in self.model.trainable_variables:
+            square = execution.square_sum(ops.cast(variable, "float32"))
+            # As numpy: a torch tensor would carry its gradient.
+            total += float(ops.convert_to_numpy(square))
+        return math.sqrt(total)
 
     # ---- Snapshots ----------------------------------------------------------
 

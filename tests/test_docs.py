@@ -158,25 +158,18 @@ def change(folder, cell, arm, score):
 
 def change_row(arm):
     """One row of README's table of what was tried to make it better."""
-    control = arm == "control"
+    label, chosen, confirmed = "the control", "study", "study"
+    if arm != "control":
+        label = arms.VARIANTS[arm].label
+        chosen, confirmed = "study-variants", "study-confirm"
     entries = [
-        change(
-            "study" if control else "study-variants",
-            cell,
-            arm,
-            lambda run: run.history["val_accuracy"][-1],
+        change(folder, cell, arm, score)
+        for folder, of_cells, score in (
+            (chosen, CHOSEN_ON, lambda run: run.history["val_accuracy"][-1]),
+            (confirmed, CONFIRMED_ON, lambda run: run.test_accuracy),
         )
-        for cell in CHOSEN_ON
-    ] + [
-        change(
-            "study" if control else "study-confirm",
-            cell,
-            arm,
-            lambda run: run.test_accuracy,
-        )
-        for cell in CONFIRMED_ON
+        for cell in of_cells
     ]
-    label = "the control" if control else arms.VARIANTS[arm].label
     return f"| {label} | {' | '.join(entries)} |"
 
 
