@@ -153,8 +153,13 @@ def test_a_cell_may_be_too_dear_for_every_arm_and_seed(tmp_path):
     named = both._replace(arms=["swats"], seeds=2)
     assert [arm.name for arm in named.arms_of(dear)] == ["swats"]
     assert named.seeds_of(dear) == 2
+    assert both._replace(cells=[dear.name]).least_runs() == (
+        4 * 3 + 4 * tuning.TRIALS
+    )
     # Not tuned: nothing but the seeds.
-    assert both._replace(cells=[dear.name]).least_runs() == 4 * 3
+    untuned = cells.KNOWN["cifar10-best"]
+    assert untuned.untuned is not None
+    assert both._replace(cells=[untuned.name]).least_runs() == 2 * 5
     tuned = len([arm for arm in arms.STUDY.values() if arm.tuned_as is None])
     assert both._replace(cells=[cheap.name]).least_runs() == (
         len(arms.STUDY) * 5 + tuned * tuning.TRIALS
