@@ -176,6 +176,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"keras-hybrid: {error}\n")
         return 2
+    except RuntimeError as error:
+        # Of KerasTuner, when trainings fail; elsewhere it is a mistake of ours.
+        if options.command != "tune":
+            raise
+        sys.stderr.write(
+            f"keras-hybrid: the search has ended: {error}\nFinished trials are "
+            "kept; the same command goes on.\n"
+        )
+        return 2
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"keras-hybrid: {error}: pip install 'keras-hybrid[all]'\n"

@@ -32,7 +32,11 @@ if __name__ == "__main__":
 
 import keras  # noqa: E402
 
-from keras_hybrid import HybridOptimizer, SwitchCallback  # noqa: E402
+from keras_hybrid import (  # noqa: E402
+    DivergenceGuard,
+    HybridOptimizer,
+    SwitchCallback,
+)
 from keras_hybrid.transitions import Blend, Cooldown  # noqa: E402
 from keras_hybrid.triggers import (  # noqa: E402
     AtEpoch,
@@ -58,6 +62,18 @@ class AtBatch(keras.callbacks.Callback):
         self.count -= 1
         if self.count == 0:
             getattr(self.model.optimizer, self.method)()
+
+
+class Spoil(keras.callbacks.Callback):
+    """Makes the weights NaN before a batch of the second epoch."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.armed = epoch == 1
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.armed and batch == 3:
+            for variable in self.model.trainable_variables:
+                variable.assign(variable * float("nan"))
 
 
 def blend(scope):
@@ -101,6 +117,10 @@ CASES = {
     "callback": (
         {"transition": Blend(9), "cooldown": Cooldown(), "scope": "layer"},
         [lambda: SwitchCallback(AtEpoch(1), verbose=0)],
+    ),
+    "guard": (
+        {"trigger": AtStep(4)},
+        [Spoil, lambda: DivergenceGuard(snapshot_every=2, verbose=0)],
     ),
     "switch": ({}, [lambda: AtBatch(5, "switch")]),
     "revert": ({"trigger": AtStep(3)}, [lambda: AtBatch(6, "revert")]),

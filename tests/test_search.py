@@ -9,7 +9,7 @@ import pytest
 from keras_hybrid import HybridOptimizer, SwitchCallback, cli, searches
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.study.search import Cell, finish, prepare
-from keras_hybrid.tuner import SPACES
+from keras_hybrid.tuner import SPACES, ForkedTuner
 
 TINY = ["--architecture", "linear", "--epochs", "5", "--seeds", "1"]
 
@@ -128,6 +128,20 @@ def test_a_damaged_search_has_a_clear_error(tmp_path, capsys):
     (tmp_path / "search.json").write_text("{")
     assert cli.main(["report", str(tmp_path)]) == 2
     assert "search.json: not readable" in capsys.readouterr().err
+
+
+def test_failing_trainings_end_with_a_message(tmp_path, capsys, monkeypatch):
+    """A RuntimeError of KerasTuner, which ends its search."""
+
+    def fail(*args, **kwargs):
+        raise OSError("no such device")
+
+    monkeypatch.setattr(ForkedTuner, "_run_seeds", fail)
+    assert cli.main(["tune", *TINY, "--directory", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert "the search has ended" in message
+    assert "no such device" in message
+    assert "the same command goes on" in message
 
 
 def test_names_of_cells():
