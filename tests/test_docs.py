@@ -188,10 +188,7 @@ def test_readme_has_the_changes_of_the_records(arm):
     ("folder", "arm"),
     [
         *(("best/mnist-best", arm) for arm in ("hybrid", "control")),
-        *(
-            ("cifar10-good-fit/cifar10-good-fit", arm)
-            for arm in ("hybrid", "control", "sgd")
-        ),
+        ("best/cifar10-best", "hybrid"),
     ],
 )
 def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
