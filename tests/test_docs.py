@@ -188,7 +188,7 @@ def test_readme_has_the_changes_of_the_records(arm):
     ("folder", "arm"),
     [
         *(("best/mnist-best", arm) for arm in ("hybrid", "control")),
-        ("best/cifar10-best", "hybrid"),
+        *(("best/cifar10-best", arm) for arm in ("hybrid", "decay4")),
     ],
 )
 def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
