@@ -176,15 +176,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         sys.stderr.write(f"keras-hybrid: {error}\n")
         return 2
-    except RuntimeError as error:
-        # Of KerasTuner, when trainings fail; elsewhere it is a mistake of ours.
-        if options.command != "tune":
-            raise
-        sys.stderr.write(
-            f"keras-hybrid: the search has ended: {error}\nFinished trials are "
-            "kept; the same command goes on.\n"
-        )
-        return 2
     except ModuleNotFoundError as error:
         sys.stderr.write(
             f"keras-hybrid: {error}: pip install 'keras-hybrid[all]'\n"
@@ -325,7 +316,7 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     if workers.is_member():
         workers.die_with_parent()
         prepared = search.prepare(cell, options.directory, options.data_dir)
-        prepared.tuner.search(**prepared.arguments)
+        _search(prepared)
         return
     folder = options.directory / cell.name
     with _progress("trainings") as bar:
@@ -364,7 +355,7 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         prepared = search.prepare(
             cell, options.directory, options.data_dir, tell
         )
-        prepared.tuner.search(**prepared.arguments)
+        _search(prepared)
         recipe = search.finish(cell, prepared)
     _report_search(folder)
     console = Console()
@@ -374,6 +365,16 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         console.print(f"No trial did better than: {label}. The recipe is that.")
     console.print(f"Found: {recipe.plan}", soft_wrap=True)
     console.print(f"Recipe: {folder / 'recipe.json'}", soft_wrap=True)
+
+
+def _search(prepared: Any) -> None:
+    try:
+        prepared.tuner.search(**prepared.arguments)
+    except RuntimeError as error:  # KerasTuner's, when trainings fail.
+        raise ValueError(
+            f"the search has ended: {error}\nFinished trials are kept; the "
+            "same command goes on."
+        ) from error
 
 
 def _report_search(folder: Path) -> None:
