@@ -693,6 +693,10 @@ class Nameless(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         return 0.1
 
+    def __repr__(self):
+        # Without an address: names of tests must be alike in each process.
+        return "Nameless()"
+
 
 REFUSED = [
     refused("SWATS", ValueError, "tolerance=0", tolerance=0),
