@@ -262,6 +262,8 @@ def _names(text: str, groups: dict[str, list[str]]) -> list[str]:
 
 
 def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    from rich.console import Console
+
     from keras_hybrid import checks, workers
     from keras_hybrid.study import arms, campaign, cells
 
@@ -290,7 +292,17 @@ def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             workers.own_command(arguments), options.workers, look
         )
         look()
-    _report(options.output)
+    waiting = plan.waiting()
+    if waiting:
+        Console().print(
+            f"Another process works in {options.output}: {waiting} runs are "
+            "left to it. The same command, once it has ended, trains what it "
+            "left and writes the report.",
+            soft_wrap=True,
+            markup=False,
+        )
+    else:
+        _report(options.output)
 
 
 def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:

@@ -131,6 +131,39 @@ def test_digits_are_never_mirrored(name, written, monkeypatch):
     assert told == [written]
 
 
+def test_cutout_takes_a_square_of_each_image():
+    """Around any pixel, the same again for (seed, epoch), and nothing else."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(1, 256, (600, 8, 8, 3), dtype="uint8")
+    part = images, np.arange(600)
+    whole = datasets.Data("small", part, part, part, 600, augmented=True)
+    cut = dataclasses.replace(whole, cutout=4)
+
+    def batch(data, seed, epoch):
+        pipeline, _ = datasets.training_pipeline(
+            data, 600, seed, epoch, epoch + 1
+        )
+        return next(iter(pipeline))[0].numpy()
+
+    once = batch(cut, 3, 1)
+    np.testing.assert_array_equal(once, batch(cut, 3, 1))
+    holes = (once == 0).all(-1)
+    np.testing.assert_array_equal(once[~holes], batch(whole, 3, 1)[~holes])
+    assert (holes != (batch(cut, 3, 2) == 0).all(-1)).any()
+    seen = set()
+    for hole in holes:
+        rows, columns = hole.any(1), hole.any(0)
+        np.testing.assert_array_equal(hole, np.outer(rows, columns))
+        for side in (rows, columns):
+            (inside,) = np.nonzero(side)
+            assert np.all(np.diff(inside) == 1)
+            # Four, or as many as the edge leaves of them.
+            assert len(inside) == 4 or {inside[0], inside[-1]} & {0, 7}
+            seen.add((inside[0], inside[-1]))
+    # One for each of the eight centers, in rows and in columns.
+    assert seen == {(max(0, c - 2), min(7, c + 1)) for c in range(8)}
+
+
 def test_evaluation_keeps_the_order(digits):
     labels = np.concatenate(
         [y.numpy() for _, y in datasets.evaluation_pipeline(digits, "test")]

@@ -1,5 +1,6 @@
 """ImageNet on TFDS's own builder, with small archives of its real layout."""
 
+import dataclasses
 import io
 import os
 import tarfile
@@ -105,6 +106,19 @@ def test_order_and_crops_are_a_function_of_seed_and_epoch(imagenet):
     assert np.isfinite(whole[0]).all()
     # Scaled to the channels' deviations.
     assert 0.3 < whole[0].std() < 3
+
+
+def test_photographs_lose_a_square_to_cutout(imagenet):
+    whole, cut = (
+        epoch_of(dataclasses.replace(imagenet, cutout=side), 3, 1)[0]
+        for side in (0, 8)
+    )
+    holes = (cut == 0).all(-1)
+    np.testing.assert_array_equal(cut[~holes], whole[~holes])
+    sizes = holes.sum((1, 2))
+    # A quarter of it where the center is a corner.
+    assert sizes.min() >= 16
+    assert sizes.max() == 64
 
 
 def test_evaluation_takes_the_middle(imagenet):

@@ -106,6 +106,36 @@ def test_a_reused_model_is_as_new(name, tmp_path, monkeypatch):
     assert again == fresh
 
 
+def test_smoothed_labels_are_of_szegedy_and_others():
+    """Cross-entropy to (1 - s) of the label and s / K of each of K classes."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(7, 3)).astype("float32")
+    labels = rng.integers(0, 3, 7)
+    logs = logits.astype("float64")
+    logs -= np.log(np.exp(logs).sum(1, keepdims=True))
+    for smoothing in (0.0, 0.1, 0.5):
+        target = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
+        loss = protocol._loss(3, smoothing)(labels, logits)
+        np.testing.assert_allclose(
+            np.mean(loss), -(target * logs).sum(1).mean(), rtol=1e-6
+        )
+
+
+def test_a_record_from_before_an_argument_is_of_its_default(tmp_path):
+    data, arm = tiny_data(), protocol.ARMS["adam"]
+    first = protocol.train(data, "linear", arm, 0, 2, tmp_path, 16)
+    (path,) = tmp_path.rglob("*.json")
+    content = json.loads(path.read_text())
+    for name in ("cutout", "label_smoothing"):
+        del content["configuration"][name]
+    path.write_text(json.dumps(content))
+    again = protocol.train(data, "linear", arm, 0, 2, tmp_path, 16)
+    assert again.test_loss == first.test_loss
+    smoothing = protocol.Trainer(data, "linear", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="another configuration"):
+        protocol.train_to(path, smoothing, arm, 0, 2, 16)
+
+
 def test_a_finished_run_is_not_repeated(tmp_path, monkeypatch):
     data, arm = tiny_data(), protocol.ARMS["adam"]
     first = protocol.train(data, "linear", arm, 0, 2, tmp_path, 16)

@@ -242,6 +242,7 @@ ARMS = _named(
 )
 
 _DECAYED: dict[str, Any] = {"weight_decay": ADAM_DECAY}
+_DECAYED_8: dict[str, Any] = {"weight_decay": 8 * ADAM_DECAY}
 _SGD: dict[str, Any] = {"momentum": MOMENTUM, "weight_decay": SGD_DECAY}
 
 BASELINES = _named(
@@ -288,8 +289,7 @@ def _control(name: str, label: str, **arguments: Any) -> Arm:
         f"Control: AdamW, cool-down {label}",
         how=lambda b: Hard(end=0.0),
         role="control",
-        **_DECAYED,
-        **arguments,
+        **{**_DECAYED, **arguments},
     )
 
 
@@ -427,6 +427,13 @@ VARIANTS = _named(
         _study_hybrid("undecayed", "no weight decay", weight_decay=None),
         _study_hybrid(
             "decay4", "weight decay times 4", weight_decay=4 * ADAM_DECAY
+        ),
+        _control("control_decay8", "from half, decay times 8", **_DECAYED_8),
+        _study_hybrid(
+            "decay8",
+            "weight decay times 8",
+            "control_decay8",
+            **_DECAYED_8,
         ),
     )
 )

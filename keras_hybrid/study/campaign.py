@@ -94,6 +94,17 @@ class Plan(NamedTuple):
             )
         )
 
+    def waiting(self) -> int:
+        """How many of the runs that are reported have no record yet."""
+        return sum(
+            not path.exists()
+            for cell in (KNOWN[name] for name in self.cells)
+            for arm in self.arms_of(cell)
+            for path in run_paths(
+                self.output / cell.name, arm, self.seeds_of(cell)
+            )
+        )
+
     def pieces(self) -> Iterator[tuple[Cell, str, list[Arm]]]:
         """Cells, and the arms that share a tuned learning rate."""
         for cell in (KNOWN[name] for name in self.cells):
@@ -156,7 +167,9 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
             if loaded != cell:
                 data, loaded = cell.load(plan.data_dir), cell
             keras.backend.clear_session()
-            trainer = protocol.Trainer(data, cell.architecture, cell.precision)
+            trainer = protocol.Trainer(
+                data, cell.architecture, cell.precision, cell.label_smoothing
+            )
             piece = _Piece(cell, trainer, folder, report)
             tuned = piece.tune(known_arms()[name])
             for arm in waiting:

@@ -15,13 +15,16 @@ class Cell(NamedTuple):
 
     Attributes:
         dataset: Name of a data set (`datasets.load`).
-        regime: One of `REGIMES`; "best" beyond them: as accurate as is cheap.
+        regime: One of `REGIMES`; beyond them "best", as accurate as is cheap,
+            and "regularized", the same with Cutout and smoothed labels.
         architecture: Name of an architecture (`architectures.build`).
         train_size: Number of training images, None for all.
         epochs: The full budget of a run.
         batch_size: Images an update.
         augmented: Whether training images are cropped and flipped at random
             (digits are not flipped).
+        cutout: Side in pixels of the square that a training image loses.
+        label_smoothing: Share of a label's weight spread over all classes.
         precision: Keras' dtype policy.
         untuned: None, and each arm's learning rate is tuned; or, where that
             would take days, a factor on the arms' usual ones.
@@ -36,6 +39,8 @@ class Cell(NamedTuple):
     epochs: int
     batch_size: int
     augmented: bool = False
+    cutout: int = 0
+    label_smoothing: float = 0.0
     precision: str = "float32"
     untuned: float | None = None
     arms: tuple[str, ...] | None = None
@@ -49,7 +54,9 @@ class Cell(NamedTuple):
     def load(self, data_dir: str | None = None) -> datasets.AnyData:
         """Loads the data of the cell (see `datasets.load`)."""
         data = datasets.load(self.dataset, data_dir, self.train_size)
-        return dataclasses.replace(data, augmented=self.augmented)
+        return dataclasses.replace(
+            data, augmented=self.augmented, cutout=self.cutout
+        )
 
 
 def _cells() -> dict[str, Cell]:
@@ -94,6 +101,15 @@ BEST = (
         precision="mixed_bfloat16",
         untuned=2.0,
         arms=("control", "hybrid"),
+    ),
+    Cell(
+        *("cifar10", "regularized", "resnet", None, 32, 256),
+        augmented=True,
+        cutout=8,
+        label_smoothing=0.1,
+        precision="mixed_bfloat16",
+        untuned=2.0,
+        arms=("control_decay8", "decay8"),
     ),
 )
 KNOWN = {**CELLS, **{cell.name: cell for cell in BEST}}

@@ -51,6 +51,8 @@ class Data:
         classes: Number of classes.
         augmented: Whether training images are cropped and (but for digits)
             flipped at random.
+        cutout: Side in pixels of the square that each training image loses
+            (Cutout), 0 for none.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Data:
     test: tuple[np.ndarray, np.ndarray]
     classes: int
     augmented: bool
+    cutout: int = 0
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -273,7 +276,10 @@ def training_pipeline(
 
     def batch_of(chosen: tf.Tensor, epoch: tf.Tensor) -> Any:
         x, y = _batch(data, held, chosen, seed, epoch)
-        return _scaled(x, mean, std), y
+        x = _scaled(x, mean, std)
+        if data.cutout:
+            x = photographs.cut_out(x, data.cutout, _drawn(chosen, seed, epoch))
+        return x, y
 
     pipeline = batches.shuffled(
         count,
@@ -314,13 +320,16 @@ def _batch(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     images, labels = (tf.gather(part, chosen) for part in held)
     if data.augmented:
-        first = tf.cast(chosen[0], tf.int64)
         images = _augmented(
-            images,
-            tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first]),
-            data.name in _WRITTEN,
+            images, _drawn(chosen, seed, epoch), data.name in _WRITTEN
         )
     return images, labels
+
+
+def _drawn(chosen: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """Returns the seed of what is drawn at random for a batch."""
+    first = tf.cast(chosen[0], tf.int64)
+    return tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first])
 
 
 def _augmented(images: tf.Tensor, seed: tf.Tensor, written: bool) -> tf.Tensor:

@@ -32,6 +32,8 @@ class Photographs:
         classes: Number of classes.
         image_size: Height and width after cropping.
         augmented: Whether training images are cropped and flipped at random.
+        cutout: Side in pixels of the square that each training image loses
+            (Cutout), 0 for none.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Photographs:
     classes: int
     image_size: int
     augmented: bool = True
+    cutout: int = 0
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -74,7 +77,10 @@ class Photographs:
                 if self.augmented
                 else _middle(example["image"], shape)
             )
-            return _scaled(image), example["label"]
+            image = _scaled(image)
+            if self.cutout:
+                image = cut_out(image[None], self.cutout, place)[0]
+            return image, example["label"]
 
         return read.enumerate().map(
             prepared, num_parallel_calls=tf.data.AUTOTUNE
@@ -201,3 +207,22 @@ def _middle(encoded: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     image = tf.image.resize(image, tf.cast(tf.round(size * ratio), tf.int32))
     image = tf.image.resize_with_crop_or_pad(image, *shape[:2])
     return tf.ensure_shape(image, shape)
+
+
+def cut_out(images: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
+    """Sets a square of each image to the mean, 0: Cutout.
+
+    Its center is any pixel, so that a part may lie outside of the image.
+
+    Source: DeVries and Taylor 2017, section 3.2.
+    """
+    count, height, width, _ = images.shape
+    # Of another stream than the crops of the same batch.
+    places = tf.random.stateless_uniform((2, count), seed=seed + [1, 0])
+    inside = []
+    for place, length in zip(tf.unstack(places), (height, width), strict=True):
+        first = tf.cast(place * length, tf.int32) - side // 2
+        from_first = tf.range(length) - first[:, None]
+        inside.append((from_first >= 0) & (from_first < side))
+    cut = inside[0][:, :, None] & inside[1][:, None, :]
+    return tf.where(cut[..., None], 0.0, images)

@@ -97,6 +97,7 @@ def _configuration(
     made: tuple[Any, EpochTrigger | None],
     data: datasets.AnyData,
     batch_size: int,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     optimizer, trigger = made
     return {
@@ -109,6 +110,8 @@ def _configuration(
         "batch_size": batch_size,
         "images": data.sizes,
         "augmented": data.augmented,
+        "cutout": data.cutout,
+        "label_smoothing": label_smoothing,
     }
 
 
@@ -135,6 +138,8 @@ class Trainer:
         data: The data of all runs.
         architecture: Name of the architecture.
         precision: Keras' dtype policy.
+        label_smoothing: The share of a label's weight that is spread over all
+            classes, in [0, 1), when it trains and in every loss it reports.
         most_steps: Updates a call of the compiled step, at most.
     """
 
@@ -143,11 +148,13 @@ class Trainer:
         data: datasets.AnyData,
         architecture: str,
         precision: str = "float32",
+        label_smoothing: float = 0.0,
         most_steps: int = _MOST_STEPS_PER_CALL,
     ) -> None:
         self.data = data
         self.architecture = architecture
         self.precision = precision
+        self.label_smoothing = label_smoothing
         self.most_steps = most_steps
         self._key: str | None = None
         self._model: keras.Model = None
@@ -179,7 +186,7 @@ class Trainer:
             return self._model
         model.compile(
             optimizer=optimizer,
-            loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss=_loss(self.data.classes, self.label_smoothing),
             metrics=["accuracy"],
             steps_per_execution=_divisor(steps_per_epoch, self.most_steps),
         )
@@ -201,6 +208,23 @@ class Trainer:
             variable.assign(value)
         if isinstance(rate, float):
             optimizer.learning_rate = rate
+
+
+def _loss(classes: int, smoothing: float) -> Any:
+    """Cross-entropy of logits and labels that are class numbers."""
+    if not smoothing:
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    # Keras' sparse loss does not smooth labels.
+    def smoothed(labels: Any, logits: Any) -> Any:
+        return keras.losses.categorical_crossentropy(
+            keras.ops.one_hot(labels, classes),
+            logits,
+            from_logits=True,
+            label_smoothing=smoothing,
+        )
+
+    return smoothed
 
 
 def _divisor(steps: int, most: int) -> int:
@@ -273,7 +297,7 @@ def train_to(
         budget, arm.learning_rate if learning_rate is None else learning_rate
     )
     configuration = {
-        **_configuration(arm, made, data, batch_size),
+        **_configuration(arm, made, data, batch_size, trainer.label_smoothing),
         **(further or {}),
     }
     finished = _finished(path, configuration)
@@ -345,7 +369,12 @@ def _with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
     optimizer = keras.saving.deserialize_keras_object(
         copy.deepcopy(configuration["optimizer"])
     )
-    return {**configuration, "optimizer": _serialized(optimizer)}
+    return {
+        "cutout": 0,
+        "label_smoothing": 0.0,
+        **configuration,
+        "optimizer": _serialized(optimizer),
+    }
 
 
 def _serialized(optimizer: Any) -> dict[str, Any]:
