@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_hybrid import checks, snapshot
 
@@ -26,11 +27,12 @@ class ExactBackup(keras.callbacks.Callback):
     the finished epochs, and a kill inside its writing leaves a broken file or
     weights that do not belong to the epoch it notes.
 
-    At the beginning of each epoch, when all callbacks have ended the one
-    before, the state is written to a new file that takes the old one's place
-    as a whole. It is given back at that very point, so the place in the list of
-    callbacks does not matter. A power cut may still lose the file: it is not
-    forced to the disk.
+    Before the first batch of each epoch, when all callbacks have begun it, the
+    state is written to a new file that takes the old one's place as a whole. It
+    is given back at that very point, so the place in the list of callbacks does
+    not matter. Only `HybridOptimizer.training_steps` stays as SwitchCallback
+    has set it: a restart may ask for more epochs. A power cut may still lose
+    the file: it is not forced to the disk.
 
     What it cannot know: the order of the examples must be a function of the
     epoch. With arrays and `fit(shuffle=True)` after
@@ -52,7 +54,7 @@ class ExactBackup(keras.callbacks.Callback):
         TypeError: If an argument has the wrong type.
         ValueError: When `fit` starts, if the model is not built or the file is
             damaged or of another model; when an epoch ends, if a value in the
-            logs is no number.
+            logs is neither a number nor an array of numbers.
 
     Example:
     >>> import keras_hybrid
@@ -68,6 +70,7 @@ class ExactBackup(keras.callbacks.Callback):
             "delete_checkpoint", delete_checkpoint
         )
         self._goes_on = False
+        self._epoch: int | None = None
 
     @property
     def next_epoch(self) -> int:
@@ -96,16 +99,28 @@ class ExactBackup(keras.callbacks.Callback):
             model._initial_epoch = self._restore()  # As BackupAndRestore does.
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes that the next batch begins an epoch."""
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Saves, or in the first epoch after a restart restores.
 
-        Once more: callbacks before this one have begun their epoch already,
-        as they had when the file was written.
+        Once more: all callbacks have begun their epoch, as they had when the
+        file was written.
         """
+        if self._epoch is None:
+            return
         if self._goes_on:
+            optimizer = self.model.optimizer
+            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            steps = getattr(optimizer, "training_steps", None)
             self._restore()
+            if steps is not None:
+                optimizer.training_steps = steps
         else:
-            self._save(epoch)
+            self._save(self._epoch)
         self._goes_on = False
+        self._epoch = None
 
     def on_train_end(self, logs: Any = None) -> None:
         """Removes the file, or keeps the end."""
@@ -120,7 +135,7 @@ class ExactBackup(keras.callbacks.Callback):
 
     def _save(self, epoch: int) -> None:
         history = {
-            name: [v if isinstance(v, int) else float(v) for v in values]
+            name: [_plain(name, v) for v in values]
             for name, values in self.model.history.history.items()
         }
         history[_EPOCHS] = [*self.model.history.epoch, epoch]
@@ -132,3 +147,16 @@ class ExactBackup(keras.callbacks.Callback):
         self.model.history.history = history
         self.model.history.epoch = finished
         return int(epoch)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A number of the logs, or nested lists of numbers for an array."""
+    if isinstance(value, int):
+        return value
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            "`logs` may have numbers and arrays of numbers alone, or a restart "
+            f"could not restore the History. Received: logs[{name!r}]={value!r}"
+        )
+    return array.tolist()

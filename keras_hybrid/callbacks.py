@@ -115,6 +115,7 @@ class SwitchCallback(keras.callbacks.Callback):
         self._metrics: dict[str, Any] = {}
         self._early: looks.Look | None = None
         self._saved_unseen = False
+        self._history: Any = None
 
     @classmethod
     def from_recipe(
@@ -175,6 +176,8 @@ class SwitchCallback(keras.callbacks.Callback):
         self._warned = False
         self._forget_epoch()
         optimizer._before_saving = self._look_before_saving
+        # Each fit has one of its own.
+        self._history = getattr(self.model, "history", None)
 
     def on_train_end(self, logs: Any = None) -> None:
         """Takes no more notice of files that are written."""
@@ -280,13 +283,17 @@ class SwitchCallback(keras.callbacks.Callback):
 
     def _look_before_saving(self) -> None:
         """Looks at the epoch now if its metrics are known."""
+        optimizer = hybrid_optimizer(self.model)
+        if getattr(self.model, "history", None) is not self._history:
+            # That fit ended by an exception, without `on_train_end`.
+            optimizer._before_saving = None
+            return
         if self._epoch is None or self._early is not None:
             return
         self._saved_unseen = True
         if not self._complete:
             return
         logs = self._metrics or self.model.get_metrics_result()
-        optimizer = hybrid_optimizer(self.model)
         try:
             found = looks.look(self.trigger, optimizer, self._epoch, logs)
         except (KeyError, ValueError):
@@ -297,8 +304,18 @@ class SwitchCallback(keras.callbacks.Callback):
 
     def _act(self, optimizer: HybridOptimizer, found: looks.Look) -> None:
         optimizer._epoch_state.assign(found.after)
-        if found.holds and not self.monitor_only:
+        if not found.holds or self.monitor_only:
+            return
+        if optimizer._can_switch():
             optimizer.switch()
+        else:
+            warnings.warn(
+                f"{self.trigger!r} would switch, and the estimate of the SGD "
+                "learning rate is not a positive number (or no update has "
+                "given one): the training stays adaptive, and the trigger is "
+                "asked again after the next epoch.",
+                stacklevel=2,
+            )
 
     def _check_restored(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Warns if the state is not that of the end of the epoch before."""

@@ -26,19 +26,32 @@ class Diverged(RuntimeError):
     """
 
 
+class _Metrics(NamedTuple):
+    """What the metrics say of the epoch so far.
+
+    Attributes:
+        values: Of the model's metrics; None before the first batch.
+        seen: The mean and the count of the loss in these metrics.
+    """
+
+    values: list[np.ndarray] | None
+    seen: tuple[float, float]
+
+
+_NO_METRICS = _Metrics(None, (0.0, 0.0))
+
+
 class _Snapshot(NamedTuple):
     """A good state, on the host.
 
     Attributes:
         values: Of `DivergenceGuard._state`, in order.
-        metrics: Of the model's metrics; None before the first batch.
-        seen: The mean and the count of the loss in these metrics.
+        metrics: Of the model.
         weight_norm: The norm of all trainable weights.
     """
 
     values: list[np.ndarray]
-    metrics: list[np.ndarray] | None
-    seen: tuple[float, float]
+    metrics: _Metrics
     weight_norm: float
 
 
@@ -86,8 +99,11 @@ class DivergenceGuard(keras.callbacks.Callback):
     in a row is a divergence.
 
     What a restart needs (the cut, the tries, the usual loss) is in the
-    optimizer's variables. Put the guard before BackupAndRestore and
-    ModelCheckpoint, so that they save what it has judged.
+    optimizer's variables. A `fit` that begins with epoch 0 is a new training:
+    its usual loss and its tries begin anew. The losses since the last snapshot
+    are not kept: after a restart the first window begins with the epoch. Put
+    the guard before BackupAndRestore and ModelCheckpoint, so that they save
+    what it has judged.
 
     Args:
         factor: Number above 1, default 3.0; or None: only what is not finite
@@ -143,6 +159,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         # At most two, the older first: that is the good one.
         self._snapshots: list[_Snapshot] = []
         self._usual = 0.0
+        self._good_metrics = _NO_METRICS
         self._switch_steps: Any = None
         self._trackers: list[Any] = []
         self._skipped = False
@@ -175,13 +192,22 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._start()
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Takes a snapshot of the start, or of a switch between epochs."""
+        """Starts to count the epoch's batches."""
         self._start_epoch(epoch)
         self._trackers = [
             metric
             for metric in self.model.metrics
             if metric.name == "loss" and isinstance(metric, keras.metrics.Mean)
         ]
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """Takes a snapshot of the start, or of a switch between epochs.
+
+        Before the first batch, when all callbacks have begun the epoch:
+        SwapEMAWeights gives the weights back only then.
+        """
+        if self._batches_seen:
+            return
         optimizer = hybrid_optimizer(self.model)
         if self._snapshots:
             self._keep_switch(optimizer)
@@ -206,7 +232,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             and self._snapshots
         ):
             self._skipped = True
-            self._give_metrics(self._snapshots[-1], logs)
+            self._give_metrics(self._good_metrics, logs)
             return
         self._skipped = False
         cause = self._cause(loss, batches)
@@ -224,6 +250,8 @@ class DivergenceGuard(keras.callbacks.Callback):
             self._keep(optimizer)
         else:
             self._keep_switch(optimizer)
+        if optimizer.skip_nonfinite and cause is None:
+            self._good_metrics = self._metrics()
 
     def on_epoch_end(
         self, epoch: int, logs: MutableMapping[str, Any] | None = None
@@ -319,17 +347,20 @@ class DivergenceGuard(keras.callbacks.Callback):
         return snapshot.variables_of(self.model, stays)
 
     def _snapshot(self, optimizer: HybridOptimizer) -> _Snapshot:
-        metrics, seen = None, self._seen
+        metrics = _NO_METRICS
         if self._batches_seen:
-            metrics = [v.numpy() for v in self.model.metrics_variables]
+            metrics = self._metrics()
         elif self._snapshots:  # The epoch has no batch yet.
-            _, metrics, seen, _ = self._snapshots[-1]
+            metrics = self._snapshots[-1].metrics
         return _Snapshot(
             [v.numpy() for v in self._state(optimizer)],
             metrics,
-            seen,
             self._weight_norm(),
         )
+
+    def _metrics(self) -> _Metrics:
+        values = [v.numpy() for v in self.model.metrics_variables]
+        return _Metrics(values, self._seen)
 
     def _keep_first(self, optimizer: HybridOptimizer) -> None:
         cause = self._weights_cause(optimizer)
@@ -338,6 +369,10 @@ class DivergenceGuard(keras.callbacks.Callback):
                 "`DivergenceGuard` needs finite weights to start from. "
                 f"Received: {cause}"
             )
+        if self._epoch == 0 and not self._batches_seen:
+            optimizer._usual_loss.assign(0)
+            divergences, _ = optimizer._guard_counts.numpy()
+            optimizer._guard_counts.assign([divergences, 0])
         self._usual = float(optimizer._usual_loss.numpy())
         self._switch_steps = optimizer._switch_steps.numpy()
         self._snapshots = [self._snapshot(optimizer)]
@@ -397,6 +432,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         cut = float(optimizer._scale_cut.numpy())
         if tries > self.max_retries:
             self._start()
+            # This epoch has not ended: a file has nothing to look at.
+            optimizer._before_saving = None
             raise Diverged(
                 f"{where}: diverged ({cause}) again after {tries - 1} tries; "
                 f"SGD's scale was cut to {cut:.3g} of what it was. The weights "
@@ -435,25 +472,25 @@ class DivergenceGuard(keras.callbacks.Callback):
             optimizer.training_steps = max(steps - lost, 1)
         self._usual = float(optimizer._usual_loss.numpy())
         self._start_window()
-        self._give_metrics(good, logs)
+        self._give_metrics(good.metrics, logs)
 
     def _give_metrics(
-        self, good: _Snapshot, logs: MutableMapping[str, Any]
+        self, good: _Metrics, logs: MutableMapping[str, Any]
     ) -> None:
         """Restores the metrics, which one NaN would spoil for the epoch.
 
         They go on from the snapshot's, also from an earlier epoch's: an epoch
         without any batch would log a loss of 0.
         """
-        if good.metrics is not None:
+        if good.values is not None:
             variables = self.model.metrics_variables
-            for variable, value in zip(variables, good.metrics, strict=True):
+            for variable, value in zip(variables, good.values, strict=True):
                 variable.assign(value)
         elif self._epoch_is_over():
             return  # There is no good batch to show.
         else:
             self.model.reset_metrics()
-        self._seen = good.seen if good.metrics is not None else (0.0, 0.0)
+        self._seen = good.seen
         for name, value in self.model.get_metrics_result().items():
             if name in logs:
                 logs[name] = np.asarray(value).tolist()

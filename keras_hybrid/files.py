@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 try:
     import fcntl
 except ImportError:  # Windows has no such locks.
@@ -149,15 +151,27 @@ def check_fields(
         raise ValueError(f"{path}: missing or unknown: {differing}")
 
 
-def history_of(path: Path, history: Any) -> dict[str, list[float]]:
+def history_of(
+    path: Path, history: Any, arrays: bool = False
+) -> dict[str, list[Any]]:
     """Returns lists of numbers as they were written, null as NaN.
+
+    Args:
+        path: Where they were written, for the error.
+        history: What was read.
+        arrays: Whether a list may stand for an array in place of a number.
 
     Raises:
         ValueError: If it is no mapping to lists of numbers.
     """
     try:
         return {
-            name: [_number(x) for x in values]
+            name: [
+                np.array(x, "float32")
+                if arrays and isinstance(x, list)
+                else _number(x)
+                for x in values
+            ]
             for name, values in history.items()
         }
     except (AttributeError, TypeError, ValueError) as error:

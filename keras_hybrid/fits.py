@@ -31,7 +31,10 @@ def hybrid_optimizer(model: Any) -> HybridOptimizer:
 
 
 def build_optimizer(model: Any) -> None:
-    """Builds the optimizer of a built model.
+    """Builds the optimizer of a built model, once.
+
+    Keras' loss scaling would be built, and reset, at each call. A layer that
+    makes its weights with the first batch leaves the optimizer to it.
 
     `fit` sets the model of every callback before any begins to train, so a
     BackupAndRestore anywhere in the list finds an optimizer with all its
@@ -41,7 +44,8 @@ def build_optimizer(model: Any) -> None:
         ValueError: If the model has no HybridOptimizer.
     """
     hybrid_optimizer(model)
-    if model.built:
+    all_built = model.built and all(x.built for x in model._flatten_layers())
+    if all_built and not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
 

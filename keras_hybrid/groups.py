@@ -58,9 +58,9 @@ def grouped(variables: Sequence[Any], scope: str) -> Groups:
     Args:
         variables: Keras or backend variables.
         scope: `"model"`, `"layer"` (paths share all but the last name) or
-            `"variable"`.
+            `"variable"`. Without variables there is one group.
     """
-    if scope == "model":
+    if scope == "model" or not variables:
         return Groups(["model"], [0] * len(variables))
     paths = [str(getattr(v, "path", v.name)) for v in variables]
     if scope == "variable":

@@ -14,7 +14,7 @@ from keras import ops
 from keras_hybrid import blocks, checks, execution, recipes, rules
 from keras_hybrid.groups import SCOPES, grouped
 from keras_hybrid.transitions import Cooldown, Hard, Transition
-from keras_hybrid.triggers import Signals, StepTrigger
+from keras_hybrid.triggers import SUMS, Signals, StepTrigger
 
 Tensor = Any
 
@@ -189,6 +189,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "a step trigger (AtStep, ProjectionConverged, "
             "GradientSignalToNoise); epoch triggers go to SwitchCallback",
         )
+        unknown = set(() if trigger is None else trigger.needs) - SUMS
+        if unknown:
+            raise ValueError(
+                f"`needs` of a trigger may hold {', '.join(sorted(SUMS))}. "
+                f"Received: needs={sorted(unknown)}"
+            )
         self.transition = (
             checks.instance_or_none(
                 "transition", transition, Transition, "Hard(...) or Blend(...)"
@@ -335,6 +341,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._scale_denominators = self._vector(
             "scale_denominator", len(self._scale_groups.names) + 1, 0
         )
+        # 1 where the first update of SGD is still to forget the first moment;
+        # another update may be skipped, or have no gradient for a variable.
+        self._forgets = self._vector("forgets_momentum", variable_count, 0)
         told = self._told_training_steps
         self._training_steps = self._vector(
             "training_steps", None, -1 if told is None else told, dtype="int"
@@ -344,9 +353,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
         initial = [] if self.trigger is None else self.trigger.init(groups)
         self._trigger_state = [
-            self._state_array(
-                f"trigger_state_{i}", value.shape, float(value.flat[0])
-            )
+            self._state_array(f"trigger_state_{i}", value.shape, value)
             for i, value in enumerate(initial)
         ]
         self._skipped_steps = self._vector("skipped_steps", None, 0, "int")
@@ -363,7 +370,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return self._state_array(name, shape, value, dtype)
 
     def _state_array(
-        self, name: str, shape: tuple[int, ...], value: float, dtype: str = ""
+        self, name: str, shape: tuple[int, ...], value: Any, dtype: str = ""
     ) -> Any:
         def full(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
             # keras.initializers.Constant would go through float32, and a
@@ -389,6 +396,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         (Keras clips each replica's gradient): so it equals one device.
         """
         execution.check_strategy(self)
+        if self._rebindable:
+            raise ValueError(
+                "This optimizer was unpickled or copied, and does not know its "
+                "variables yet: call `apply(grads, variables)` once. Received: "
+                "variables=None"
+            )
         self._clips_in_update = True
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
@@ -559,7 +572,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
             for i, row in zip(members, rows, strict=True):
                 sums[i] = row
-        if phase != "sgd" or isinstance(self.sgd_learning_rate, float):
+        if (
+            phase != "sgd"
+            or isinstance(self.sgd_learning_rate, float)
+            or not self.carry_momentum
+        ):
             finish = functools.partial(self._finish, indices, phase)
             self._functions.call(
                 (indices, phase, "finish"), finish, sums, rate, step, jit=True
@@ -799,15 +816,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if callable(self.sgd_learning_rate):
             scheduled = _per_entry(self.sgd_learning_rate, position)
             sgd_steps = self._groups.spread(scheduled / (1 - momentum))
+        scale_cut = ops.convert_to_tensor(self._scale_cut)
         weights = ops.convert_to_tensor(self._weights)
         beta_1 = _constant(self.beta_1, dtype)
         updates = ops.cast(step, dtype) + 1
         adaptive_steps = ops.convert_to_tensor(self._adaptive_steps)
-        kept = ops.ones_like(position)
-        if not self.carry_momentum:
-            kept = ops.where(
-                ops.logical_and(switched, position == 0), 0 * kept, kept
-            )
+        kept = ops.ones_like(scales) - ops.convert_to_tensor(self._forgets)
         return {
             "step": step,
             "rate": rate,
@@ -815,9 +829,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "factor": factor,
             "rates": rate * factor,
             "scales": scales,
-            "sgd_steps": sgd_steps
-            * self._groups.spread(factor)
-            * ops.convert_to_tensor(self._scale_cut),
+            "sgd_steps": sgd_steps * self._groups.spread(factor) * scale_cut,
+            "scale_cut": scale_cut,
             "weights": weights,
             "beta": beta_1 + weights * (momentum - beta_1),
             "kept": kept,
@@ -858,9 +871,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     sgd_step=column("sgd_steps", dtype)[index],
                     weight=column("weights", dtype)[group],
                     beta=column("beta", dtype)[group],
-                    momentum_kept=column("kept", dtype)[group],
+                    momentum_kept=1
+                    if self.carry_momentum
+                    else column("kept", dtype)[index],
                     correction_1=column("correction_1", dtype)[group],
                     correction_2=column("correction_2", dtype)[group],
+                    scale_cut=ops.cast(plan["scale_cut"], dtype),
                     decay=_constant(self.weight_decay, dtype)
                     if decays
                     else None,
@@ -884,6 +900,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Averages the statistics, asks the trigger, sets the next weights."""
         if isinstance(self.sgd_learning_rate, float):
             self.assign(self._scales, plan["scales"])
+        if not self.carry_momentum:
+            # What is updated has forgotten its momentum.
+            updated = np.isin(np.arange(len(self._groups.of)), indices)
+            forgets = ops.where(updated, 0 * plan["kept"], 1 - plan["kept"])
+            self.assign(self._forgets, forgets)
         if phase == "sgd":
             return
         dtype = self._state_dtype
@@ -897,6 +918,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 ops.logical_and(fires, waiting), self._groups.every(exists)
             )
             switch_steps = ops.where(fires, step + 1, switch_steps)
+            if not self.carry_momentum:
+                fresh = self._groups.spread(fires)
+                self.assign(
+                    self._forgets, ops.where(fresh, 1 + 0 * forgets, forgets)
+                )
             if self.sgd_learning_rate is None:
                 fixed = ops.where(
                     self._groups.spread(fires), estimate, plan["scales"]
@@ -1113,19 +1139,23 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         Raises:
             ValueError: If the optimizer is not built, or rho is to be
-                estimated and no update has given an estimate yet.
+                estimated and no update has given a positive estimate yet.
         """
         self._check_built("switch()")
         steps = self._switch_steps.numpy()
         waiting = steps < 0
-        estimate, exists = self._current_estimate()
+        estimate, _ = self._current_estimate()
         newly = waiting[self._groups.of]
-        if not ops.convert_to_numpy(exists)[newly].all():
+        if not self._can_switch():
+            found = (self._scale_numerators, self._scale_denominators)
+            sums = [float(v.numpy()[-1]) for v in found]
             raise ValueError(
-                "`switch()` needs an estimate of the SGD learning rate, and no "
-                "update has given one yet: switch after some adaptive updates, "
-                "or give `sgd_learning_rate`. Received: "
-                f"iterations={self._updates_made}"
+                "`switch()` needs a positive, finite estimate of the SGD "
+                "learning rate, and the updates so far have given none: switch "
+                "after some adaptive updates, choose another `sgd_scale`, or "
+                "give `sgd_learning_rate`. Received: iterations="
+                f"{self._updates_made}, sgd_scale={self.sgd_scale!r} with the "
+                f"averages {sums[0]:.4g} / {sums[1]:.4g}"
             )
         scales = self._scales.numpy()
         if self.sgd_learning_rate is None:
@@ -1134,6 +1164,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._switch_steps.assign(np.where(waiting, self._updates_made, steps))
         weights = self._weights.numpy()
         self._weights.assign(np.where(waiting, self._start_weight, weights))
+        if not self.carry_momentum:
+            self._forgets.assign(np.where(newly, 1, self._forgets.numpy()))
+
+    def _can_switch(self) -> bool:
+        """Whether every group that waits has an estimate of rho."""
+        _, exists = self._current_estimate()
+        newly = self._switch_steps.numpy()[self._groups.of] < 0
+        return bool(ops.convert_to_numpy(exists)[newly].all())
 
     def revert(self) -> None:
         """Goes back to the adaptive phase with the next update.
@@ -1150,6 +1188,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             (self._weights, 0),
             (self._scales, 0),
             (self._epoch_state, 0),
+            (self._forgets, 0),
         ):
             variable.assign(np.full(variable.shape, value))
         groups = len(self._groups.names)
@@ -1199,7 +1238,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         keras.optimizers.SGD(momentum=...) counts it. Before the switch with
         the estimate so far, None where there is none yet.
         """
-        if not self._has_state():
+        if not self._has_state() or not self._trainable_variables:
             return {}
         step = ops.cast(self.iterations, self._switch_steps.dtype)
         rate = ops.cast(
@@ -1279,12 +1318,27 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Always reaches the setter of `training_steps`.
 
         Keras' own drops an assignment whose value the property returns
-        already, as after a restore.
+        already, as after a restore. Arguments are constants of the compiled
+        update, which is compiled anew when one is changed.
         """
         if name == "training_steps":
             object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
+            return
+        super().__setattr__(name, value)
+        if not name.startswith("_") and name != "learning_rate":
+            self._forget_functions()
+
+    def exclude_from_weight_decay(
+        self, var_list: Any = None, var_names: Any = None
+    ) -> None:
+        """As Keras' own; the compiled update is compiled anew."""
+        super().exclude_from_weight_decay(var_list, var_names)
+        self._forget_functions()
+
+    def _forget_functions(self) -> None:
+        functions = self.__dict__.get("_functions")
+        if functions is not None:
+            functions.clear()
 
     def _reconfigure(self, **arguments: Any) -> None:
         """Replaces constructor arguments of an optimizer not built yet.

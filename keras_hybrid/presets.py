@@ -68,7 +68,7 @@ class StepMomentumHybrid(UncorrectedHybrid):
         v_max: Tensor | None = None,
     ) -> tuple[Tensor, list[Tensor], Tensor | None]:
         slots = []
-        size: Any = float(self.sgd_scale)
+        size: Any = float(self.sgd_scale) * settings.scale_cut
         p = None
         if phase != "sgd":
             new = rules.moving_average(v, ops.square(g), self.beta_2)

@@ -184,10 +184,15 @@ class Plan:
         }
 
     def switch_epoch(self, epochs: int) -> int | None:
-        """The fixed number of adaptive epochs, None if a trigger decides."""
+        """The fixed number of adaptive epochs, None if a trigger decides.
+
+        Of two epochs or more, one at least is left to SGD, unless the fraction
+        is 1.
+        """
         if self.fraction is None:
             return None
-        return max(1, round(self.fraction * epochs))
+        latest = epochs if self.fraction == 1 else max(1, epochs - 1)
+        return min(max(1, round(self.fraction * epochs)), latest)
 
     def epoch_trigger(self, epochs: int) -> EpochTrigger | None:
         """The trigger for `SwitchCallback`, None if the optimizer has it."""

@@ -35,6 +35,8 @@ class Settings(NamedTuple):
             else 1.
         correction_1: 1 - beta_1^k.
         correction_2: 1 - beta_2^k.
+        scale_cut: What DivergenceGuard has left of SGD's scale, 1 without it;
+            it is in `sgd_step`.
         decay: The decoupled weight decay coefficient, or None.
         clip_scale: What the gradient is multiplied with first, or None.
         clip_value: The largest magnitude of its entries, or None.
@@ -44,9 +46,10 @@ class Settings(NamedTuple):
     sgd_step: Tensor
     weight: Tensor
     beta: Tensor
-    momentum_kept: Tensor
+    momentum_kept: Tensor | int
     correction_1: Tensor
     correction_2: Tensor
+    scale_cut: Tensor
     decay: Tensor | None
     clip_scale: Tensor | None = None
     clip_value: float | None = None

@@ -24,10 +24,28 @@ class DamagedSnapshot(ValueError):
 
 
 def variables_of(model: Any, without: Collection[Any]) -> list[Any]:
-    """Returns all variables of the model and its optimizer in order."""
-    left_out = {id(v) for v in without}
+    """Returns all variables of the model and its optimizers in order.
+
+    Its optimizers are the one it is compiled with, and those that it has in
+    attributes of its own, as a GAN's model may.
+
+    Raises:
+        ValueError: If one of these has no variables yet.
+    """
     variables = [*model.variables, *model.optimizer.variables]
-    return [v for v in variables if id(v) not in left_out]
+    for name, value in vars(model).items():
+        if not isinstance(value, keras.optimizers.Optimizer):
+            continue
+        if not value.built:
+            raise ValueError(
+                f"The model's optimizer `{name}` must be built before `fit`: "
+                f"`model.{name}.build(variables)`. Received: built=False"
+            )
+        variables += value.variables
+    left = {id(v): v for v in variables}
+    for variable in without:
+        left.pop(id(variable), None)
+    return list(left.values())
 
 
 def save(
@@ -81,7 +99,8 @@ def _typed(array: np.ndarray, variable: Any) -> np.ndarray:
 
 
 def _history(path: Path, file: Any) -> dict[str, list[float]]:
-    return files.history_of(path, json.loads(str(file["history"])))
+    content = json.loads(str(file["history"]))
+    return files.history_of(path, content, arrays=True)
 
 
 def restore(

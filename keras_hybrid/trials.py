@@ -274,7 +274,8 @@ def prepare(model: Any, fit: Fit) -> None:
     """Makes the model's weights and the optimizer's state."""
     if not model.built:
         model(fit.first_input())
-    model.optimizer.build(model.trainable_variables)
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
 
 
 def copy_values(source: Any, target: Any, fit: Fit, seed: int) -> None:

@@ -56,6 +56,10 @@ class Signals(NamedTuple):
     second_moment: Tensor = None
 
 
+# What `StepTrigger.needs` may name.
+SUMS = frozenset(Signals._field_defaults)
+
+
 class Trigger:
     """What both families share: composition, config and text."""
 
@@ -354,7 +358,8 @@ class GradientSignalToNoise(_Patient):
 
         signal-to-noise = mu^2 / sigma^2 = (r - c) / (1 - r)
 
-    and the condition is signal-to-noise < threshold.
+    and the condition is signal-to-noise < threshold. With beta_1 = 0 the first
+    moment is the gradient, which says nothing: it fires at `min_steps`.
 
     Args:
         threshold: Positive float, default 0.01: the ratio of the squared mean

@@ -30,6 +30,7 @@ def settings(index=0, **changed):
         "momentum_kept": 1.0,
         "correction_1": 1 - BETA_1 ** (index + 1),
         "correction_2": 1 - BETA_2 ** (index + 1),
+        "scale_cut": 1.0,
         "decay": None,
     }
     values.update(changed)

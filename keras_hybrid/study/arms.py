@@ -435,5 +435,18 @@ VARIANTS = _named(
             "control_decay8",
             **_DECAYED_8,
         ),
+        _control(
+            "control_decay8_at20",
+            "from 20%, decay times 8",
+            when=_at(0.2),
+            **_DECAYED_8,
+        ),
+        _study_hybrid(
+            "decay8_at20",
+            "weight decay times 8, switch at 20%",
+            "control_decay8_at20",
+            when=_at(0.2),
+            **_DECAYED_8,
+        ),
     )
 )

@@ -16,7 +16,8 @@ class Cell(NamedTuple):
     Attributes:
         dataset: Name of a data set (`datasets.load`).
         regime: One of `REGIMES`; beyond them "best", as accurate as is cheap,
-            and "regularized", the same with Cutout and smoothed labels.
+            "regularized", the same with Cutout and smoothed labels, and
+            "long", that with more epochs.
         architecture: Name of an architecture (`architectures.build`).
         train_size: Number of training images, None for all.
         epochs: The full budget of a run.
@@ -87,6 +88,15 @@ def _cells() -> dict[str, Cell]:
 
 # The nine of the study.
 CELLS = _cells()
+_REGULARIZED = Cell(
+    *("cifar10", "regularized", "resnet", None, 32, 256),
+    augmented=True,
+    cutout=8,
+    label_smoothing=0.1,
+    precision="mixed_bfloat16",
+    untuned=2.0,
+    arms=("control_decay8", "decay8"),
+)
 # Beyond them: how far it goes on MNIST and CIFAR-10.
 BEST = (
     Cell(
@@ -102,14 +112,9 @@ BEST = (
         untuned=2.0,
         arms=("control", "hybrid"),
     ),
-    Cell(
-        *("cifar10", "regularized", "resnet", None, 32, 256),
-        augmented=True,
-        cutout=8,
-        label_smoothing=0.1,
-        precision="mixed_bfloat16",
-        untuned=2.0,
-        arms=("control_decay8", "decay8"),
+    _REGULARIZED,
+    _REGULARIZED._replace(
+        regime="long", epochs=48, arms=("control_decay8_at20", "decay8_at20")
     ),
 )
 KNOWN = {**CELLS, **{cell.name: cell for cell in BEST}}
