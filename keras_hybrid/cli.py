@@ -419,11 +419,11 @@ def _report(folder: Path) -> None:
     traces, damaged = report.load_traces(folder)
     warnings += damaged
     for warning in warnings:
-        console.print(f"skipped: {warning}", markup=False)
+        console.print(f"warning: {warning}", markup=False)
     report.print_table(report.summary(runs), console)
     page = folder / "report.html"
     report.write_html(runs, page, warnings, traces)
-    report.write_markdown(runs, folder / "report.md")
+    report.write_markdown(runs, folder / "report.md", warnings)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
     command = shlex.join(["keras-hybrid", "report", str(folder)])
     console.print(f"Again from the records: {command}", soft_wrap=True)

@@ -106,6 +106,14 @@ class HybridHyperModel(keras_tuner.HyperModel):
                 "`hypermodel` must be a keras_tuner.HyperModel or a function "
                 f"of `hp`. Received: hypermodel={hypermodel!r}"
             )
+        fit = getattr(type(hypermodel), "fit", keras_tuner.HyperModel.fit)
+        if fit is not keras_tuner.HyperModel.fit:
+            raise ValueError(
+                "`hypermodel` may not have a `fit` of its own: the search "
+                "trains by itself, and shares epochs between trials. What "
+                "`fit` would tune (a batch size) needs a search each. Received:"
+                f" {type(hypermodel).__name__}"
+            )
         self.inner = hypermodel
         if isinstance(space, str):
             space = SPACES[checks.choice("space", space, SPACES)]

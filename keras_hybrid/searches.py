@@ -19,6 +19,11 @@ from keras_hybrid.recipes import Plan
 
 FORMAT = 1
 STATUSES = ("finished", "stopped", "diverged")
+# What a report reads of search.json.
+SETTINGS = {
+    *("objective", "direction", "tuner", "prune", "seeds"),
+    *("epochs", "batch_size"),
+}
 REFERENCES = {
     "default": "library default",
     "adam": "Adam alone, cosine",
@@ -197,7 +202,10 @@ def load(folder: Path | str) -> Search:
         ValueError: If there is none, or a file of it is damaged.
     """
     folder = Path(folder)
-    settings = files.read_json(folder / "search.json", FORMAT, "search")
+    path = folder / "search.json"
+    settings = files.read_json(path, FORMAT, "search")
+    read = {name: settings[name] for name in SETTINGS & set(settings)}
+    files.check_fields(path, read, SETTINGS)
     trials = [
         trial
         for part in sorted(folder.glob("trial_*"))
@@ -253,8 +261,12 @@ def read_run(path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
         raise ValueError(f"{path}: status {content['status']!r}")
     history = files.history_of(path, content.pop("history"))
     rest = {f: content[f] for f in Trained._fields if f != "history"}
+    try:
+        plan = Plan.from_dict(content["plan"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
     return (
-        Plan.from_dict(content["plan"]),
+        plan,
         content["hyperparameters"],
         content["epochs"],
         Trained(history=history, **rest),

@@ -53,6 +53,7 @@ def save(
     model: Any,
     history: dict[str, list[float]],
     without: Collection[Any] = (),
+    configuration: Any = None,
 ) -> None:
     """Writes the state; a kill leaves the old file or the new one.
 
@@ -61,13 +62,24 @@ def save(
         model: A compiled model whose optimizer is built.
         history: Lists with one number a finished epoch.
         without: Variables to leave out, here and in `restore`.
+        configuration: What the training is, in JSON's types; a `restore` with
+            another one is refused.
     """
     arrays = {
         f"variable_{i}": v.numpy()
         for i, v in enumerate(variables_of(model, without))
     }
     with files.atomically(path) as partial, partial.open("wb") as file:
-        np.savez(file, history=np.array(json.dumps(history)), **arrays)
+        np.savez(
+            file,
+            history=np.array(json.dumps(history)),
+            configuration=np.array(_text(configuration)),
+            **arrays,
+        )
+
+
+def _text(configuration: Any) -> str:
+    return json.dumps(configuration, sort_keys=True)
 
 
 def read_history(path: Path) -> dict[str, list[float]]:
@@ -104,7 +116,10 @@ def _history(path: Path, file: Any) -> dict[str, list[float]]:
 
 
 def restore(
-    path: Path, model: Any, without: Collection[Any] = ()
+    path: Path,
+    model: Any,
+    without: Collection[Any] = (),
+    configuration: Any = None,
 ) -> dict[str, list[float]]:
     """Gives the state back to a model of the same kind.
 
@@ -112,8 +127,8 @@ def restore(
         The history.
 
     Raises:
-        DamagedSnapshot: If the file cannot be read or does not fit the model;
-            the model is then left as it was.
+        DamagedSnapshot: If the file cannot be read, does not fit the model, or
+            is of another configuration; the model is then left as it was.
     """
     variables = variables_of(model, without)
     with _opened(path) as file:
@@ -122,13 +137,16 @@ def restore(
             _typed(file[f"variable_{i}"], variable)
             for i, variable in enumerate(variables)
         ]
-        extra = len(file.files) - 1 - len(variables)
+        extra = len(file.files) - 2 - len(variables)
+        there = str(file["configuration"])
     fits = extra == 0 and all(
         tuple(v.shape) == a.shape and _dtype(v) == a.dtype
         for v, a in zip(variables, arrays, strict=True)
     )
     if not fits:
         raise DamagedSnapshot(f"{path}: a snapshot of another model")
+    if there != _text(configuration):
+        raise DamagedSnapshot(f"{path}: a snapshot of another configuration")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return history

@@ -202,9 +202,13 @@ def _digest(value: Any) -> Any:
         return [_digest(part) for part in value]
     if isinstance(value, Mapping):
         return {str(key): _digest(part) for key, part in value.items()}
+    if isinstance(value, keras.utils.PyDataset):
+        return [type(value).__qualname__, value.num_batches]
     if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
     array = np.ascontiguousarray(value)
+    if array.dtype == object:  # Its bytes are addresses.
+        array = np.frombuffer(repr(array.tolist()).encode(), "uint8")
     return [str(array.dtype), list(array.shape), zlib.crc32(array.tobytes())]
 
 

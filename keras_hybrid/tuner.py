@@ -290,6 +290,7 @@ class ForkedTuner(keras_tuner.Tuner):
         # Once: it is a checksum of all the data.
         self._fit_fingerprint = fit.fingerprint()
         objective = self.oracle.objective
+        model = self.hypermodel.build_seeded(self.oracle.get_space(), 0)
         content = {
             "objective": objective.name,
             "direction": objective.direction,
@@ -300,10 +301,13 @@ class ForkedTuner(keras_tuner.Tuner):
             "batch_size": fit.batch_size,
             "space": json.loads(json.dumps(self.hypermodel.space)),
             "fit": self._fit_fingerprint,
-            "model": self._model_fingerprint(),
+            "model": self._model_fingerprint(model),
+            "architecture": _architecture(model),
         }
         if self._search_path.exists():
             there = files.read_json(self._search_path, FORMAT, "search")
+            # Searches from before the last field lack it.
+            there.setdefault("architecture", content["architecture"])
             differing = [k for k in content if there.get(k) != content[k]]
             if differing:
                 raise ValueError(
@@ -315,9 +319,8 @@ class ForkedTuner(keras_tuner.Tuner):
             files.write_json(self._search_path, {"format": FORMAT, **content})
         self._count()
 
-    def _model_fingerprint(self) -> str:
-        """Tells another model or optimizer apart."""
-        model = self.hypermodel.build_seeded(self.oracle.get_space(), 0)
+    def _model_fingerprint(self, model: Any) -> str:
+        """Tells other weights or another optimizer apart."""
         optimizer = hybrid_optimizer(model)
         shapes = [list(v.shape) for v in model.trainable_variables]
         arguments = recipes.serialized_arguments(optimizer, set())
@@ -586,6 +589,13 @@ class ForkedTuner(keras_tuner.Tuner):
         hp = self._hyperparameters(search.best.name)
         optimizer = hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
         rate = float(np.asarray(ops.convert_to_tensor(optimizer.learning_rate)))
+        if rate == 0:
+            raise ValueError(
+                "The references need a learning rate above 0 in the first "
+                "update, from which SGD's is reckoned: give the schedule a "
+                "start. Received: "
+                f"{type(optimizer._learning_rate).__name__} with 0 at update 0"
+            )
         # learning_rate * rho * (1 - momentum) is SGD's learning rate.
         rho = SGD_LEARNING_RATE / (rate * (1 - optimizer._sgd_momentum))
         plans = {
@@ -689,3 +699,17 @@ class ForkedTuner(keras_tuner.Tuner):
 def _is_open(parameter: Any) -> bool:
     values = getattr(parameter, "values", None)
     return values is None or len(list(values)) > 1
+
+
+def _architecture(model: Any) -> str | None:
+    """The model's config, its numbered names aside; None if it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
+            text = json.dumps(model.get_config(), sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    layers = [model, *model._flatten_layers(include_self=False)]
+    for number, layer in enumerate(layers):
+        text = text.replace(f'"{layer.name}"', f'"({number})"')
+    return text

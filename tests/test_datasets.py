@@ -62,6 +62,20 @@ def test_train_size_leaves_validation_as_it_is(digits):
     np.testing.assert_array_equal(fewer.train[0], digits.train[0][:100])
 
 
+def test_few_images_leave_the_classes_as_they_are():
+    assert datasets.load("mnist-5k", train_size=2).classes == 10
+
+
+def test_a_folder_has_the_name_in_its_files(tmp_path):
+    folder = tmp_path / "1.0.0"
+    folder.mkdir()
+    (folder / "dataset_info.json").write_text('{"name": "birds"}')
+    assert datasets.short_name(str(folder)) == "birds"
+    assert datasets.short_name("mnist") == "mnist"
+    (folder / "dataset_info.json").write_text("{")
+    assert datasets.short_name(str(folder)) == "1.0.0"
+
+
 def test_every_epoch_has_each_image_once_in_another_order():
     first, second = epochs_of(small(), seed=0, first=0, last=2)
     assert sorted(first) == sorted(second) == list(range(20))

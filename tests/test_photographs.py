@@ -121,6 +121,22 @@ def test_photographs_lose_a_square_to_cutout(imagenet):
     assert sizes.max() == 64
 
 
+def test_png_is_cropped_too():
+    from keras_hybrid.study import photographs
+
+    image = np.zeros((64, 80, 3), "uint8")
+    image[:, :, 1] = 200
+    place = tf.constant([1, 2], tf.int64)
+    cropped = [
+        photographs._random_crop(encode(image), place, (16, 16, 3)).numpy()
+        for encode in (tf.io.encode_png, tf.io.encode_jpeg)
+    ]
+    np.testing.assert_allclose(cropped[0], cropped[1], atol=3)
+    np.testing.assert_array_equal(cropped[0][..., 1], 200)
+    middle = photographs._middle(tf.io.encode_png(image), (16, 16, 3))
+    np.testing.assert_array_equal(middle[..., 1], 200)
+
+
 def test_evaluation_takes_the_middle(imagenet):
     from keras_hybrid.study import photographs
 

@@ -353,3 +353,31 @@ def test_records_are_json_with_versions_and_configuration(tmp_path):
     assert config["optimizer"]["class_name"] == "HybridOptimizer"
     assert config["trigger"]["config"] == {"n": 1}
     assert config["images"] == run.configuration["images"]
+
+
+def test_a_killed_run_of_another_configuration_is_not_gone_on_with(
+    tmp_path, monkeypatch
+):
+    data, arm = tiny_data(), protocol.ARMS["hybrid"]
+    path = tmp_path / "run.json"
+
+    def train(batch_size, report=lambda epoch: None):
+        trainer = protocol.Trainer(data, "linear")
+        return protocol.train_to(path, trainer, arm, 0, 4, batch_size, report)
+
+    def kill(epoch):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(16, kill)
+    with pytest.raises(ValueError, match="another configuration.*--output"):
+        train(32)
+    assert train(16).status == "finished"
+
+
+def test_a_batch_that_the_images_do_not_fill_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="`batch_size`.*batch_size=5000"):
+        protocol.train(
+            tiny_data(), "linear", protocol.ARMS["sgd"], 0, 2, tmp_path, 5000
+        )

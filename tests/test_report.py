@@ -10,6 +10,7 @@ import re
 import pytest
 from rich.console import Console
 
+from keras_hybrid import cli
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.report import (
     load_runs,
@@ -319,9 +320,65 @@ def test_second_file_of_one_run_is_named(tmp_path):
     assert warnings == ["b.json: skipped: the same run as a.json"]
 
 
+def with_configuration(run, **changes):
+    return dataclasses.replace(
+        run, configuration={**run.configuration, **changes}
+    )
+
+
+def test_a_second_run_of_another_configuration_is_named(tmp_path):
+    run = make("adam", 0, 0.5)
+    run.save(tmp_path / "a.json")
+    with_configuration(run, batch_size=128).save(tmp_path / "b.json")
+    _, warnings = load_runs(tmp_path)
+    assert warnings == [
+        "b.json: skipped: another configuration of the run in a.json"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("batch_size", 512), ("images", {"train": 9}), ("cutout", 8)],
+)
+def test_arms_that_were_not_given_the_same_are_named(tmp_path, name, value):
+    save(
+        [
+            make("adam", 0, 0.5),
+            with_configuration(make("hybrid", 0, 0.5), **{name: value}),
+        ],
+        tmp_path,
+    )
+    runs, warnings = load_runs(tmp_path)
+    assert len(runs) == 2
+    (warning,) = warnings
+    assert f"{name} is not the same in all runs" in warning
+    assert str(value) in warning
+
+
+def test_the_command_puts_warnings_into_both_reports(tmp_path, capsys):
+    save(study(), tmp_path)
+    (tmp_path / "bad.json").write_text("{")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert "warning: bad.json: skipped" in capsys.readouterr().out
+    for name in ("report.html", "report.md"):
+        text = (tmp_path / name).read_text(encoding="utf-8")
+        assert "bad.json: skipped" in text.replace("\\", "")
+
+
+def test_a_record_without_a_configuration_is_named(tmp_path):
+    save(study(), tmp_path)
+    dataclasses.replace(make("adam", 9, 0.5), configuration=None).save(
+        tmp_path / "bad.json"
+    )
+    _, warnings = load_runs(tmp_path)
+    (warning,) = warnings
+    assert warning.startswith("bad.json: skipped: ")
+    assert "configuration" in warning
+
+
 def test_seeds_with_different_configurations_are_named(tmp_path):
     runs = [make("adam", seed, 0.5) for seed in range(2)]
-    changed = {**runs[1].configuration, "batch_size": 64}
+    changed = {**runs[1].configuration, "tuned_learning_rate": 64}
     save(
         [runs[0], dataclasses.replace(runs[1], configuration=changed)], tmp_path
     )

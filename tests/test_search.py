@@ -79,6 +79,13 @@ def test_the_recipe_gives_the_trial_s_score(tmp_path):
     ), "at most one of 500 images differs"
 
 
+def test_a_search_on_a_folder_stays_in_its_directory(tmp_path):
+    folder = tmp_path / "birds" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text('{"name": "birds"}')
+    assert Cell(dataset=str(folder)).name == "birds-cnn"
+
+
 def test_the_validation_images_decide_not_the_test_images(tmp_path):
     searched = prepare(Cell(epochs=5), tmp_path)
     (images, _), *_ = searched.arguments["validation_data"].take(1)

@@ -73,6 +73,16 @@ def test_paired_difference_uses_the_common_seeds():
     assert 1.0 <= difference.low < 2.0 < difference.high <= 3.0
 
 
+def test_paired_difference_has_students_lower_bound():
+    # Differences 1, 3, 2: t(0.975, 2) = 4.30265, half = 4.30265 / sqrt(3).
+    a, b = {1: 1.0, 2: 4.0, 3: 2.0}, {1: 0.0, 2: 1.0, 3: 0.0}
+    difference = paired_difference(a, b)
+    assert difference.t_low == pytest.approx(2 - 2.484138, abs=1e-6)
+    # With 68 %: t(0.84, 2) = 1.311578.
+    narrow = paired_difference(a, b, confidence=0.68)
+    assert narrow.t_low == pytest.approx(2 - 1.311578 / 3**0.5, abs=1e-5)
+
+
 def test_paired_difference_is_antisymmetric_in_mean_and_p():
     a = {0: 0.91, 1: 0.93, 2: 0.92, 3: 0.95, 4: 0.90}
     b = {0: 0.90, 1: 0.93, 2: 0.90, 3: 0.91, 4: 0.91}
@@ -101,6 +111,7 @@ def test_paired_difference_of_one_seed_has_no_bounds():
     difference = paired_difference({0: 2.0}, {0: 1.0, 1: 5.0})
     assert (difference.mean, difference.seeds) == (1.0, 1)
     assert np.isnan(difference[1:4]).all()
+    assert math.isnan(difference.t_low)
 
 
 @pytest.mark.parametrize("offset", [0.0, 0.1])
@@ -110,7 +121,7 @@ def test_paired_difference_that_never_varies_is_a_point(offset):
     a = {seed: value + offset for seed, value in b.items()}
     difference = paired_difference(a, b)
     assert difference.low == difference.mean == difference.high
-    assert difference.mean == pytest.approx(offset)
+    assert difference.mean == difference.t_low == pytest.approx(offset)
     assert math.isnan(difference.p_value)
 
 

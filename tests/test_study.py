@@ -19,6 +19,7 @@ from keras_hybrid.study import (
     campaign,
     cells,
     datasets,
+    glance,
     report,
     trace,
     tuning,
@@ -53,15 +54,17 @@ def test_every_arm_can_be_made_and_has_its_control(name):
     if arm.role == "control":
         assert optimizer.transition.end == 0
         return
+    if arm.control is None:
+        assert name in arms.VARIANTS
+        return
     control, its_trigger = EVERY_ARM[arm.control].make(BUDGET, 0.25)
     assert EVERY_ARM[arm.control].role == "control"
     times = 8 if name.startswith("decay8") else 1
     assert control.weight_decay == times * arms.ADAM_DECAY
-    if name in arms.STUDY:  # The variants change when, the decay, the curve.
-        assert repr(trigger) == repr(its_trigger)
-        assert repr(optimizer.trigger) == repr(control.trigger)
-        assert repr(optimizer.cooldown) == repr(control.cooldown)
-        assert optimizer.weight_decay == control.weight_decay
+    assert repr(trigger) == repr(its_trigger)
+    assert repr(optimizer.trigger) == repr(control.trigger)
+    assert repr(optimizer.cooldown) == repr(control.cooldown)
+    assert optimizer.weight_decay == control.weight_decay
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY_ARM if "@" in n])
@@ -445,6 +448,37 @@ def test_the_glance_says_where_it_helps(tmp_path):
         if row.arm == "hybrid"
     }
     assert worse == {"a": True, "b": False}
+
+
+def test_no_loss_takes_both_intervals(tmp_path):
+    base = np.full(5, 0.9)
+    difference = np.array([-0.0014, 0.0008, -0.0002, 0.0006, 0.0009])
+    write(tmp_path, "a", "control", "control", base)
+    write(tmp_path, "a", "hybrid", "hybrid", base + difference)
+    runs, _ = report.load_runs(tmp_path)
+    (row,) = (row for row in report.summary(runs) if row.arm == "hybrid")
+    low, t_low = (
+        row.against_control.paired.low,
+        row.against_control.paired.t_low,
+    )
+    assert t_low < -0.001 < low
+    assert not not_worse(row.against_control)
+
+
+def test_a_control_that_was_not_run_is_not_claimed(tmp_path):
+    for dataset in ("a", "b"):
+        write(tmp_path, dataset, "sgd", "baseline", [0.9, 0.91])
+        write(tmp_path, dataset, "hybrid", "hybrid", [0.9, 0.91])
+    runs, _ = report.load_runs(tmp_path)
+    (sentence,) = glance.sentences(report.summary(runs))
+    assert "not worse" not in sentence
+    assert "clearly above the best baseline in 0" in sentence
+
+
+def test_an_untuned_learning_rate_is_not_shown_as_tuned():
+    root = Path(__file__).parent.parent / "results" / "best"
+    rows = report.summary(report.load_runs(root)[0])
+    assert {row.learning_rate for row in rows} == {None}
 
 
 def test_one_control_does_not_stand_in_for_another(tmp_path):

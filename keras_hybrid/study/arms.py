@@ -78,8 +78,8 @@ class Arm:
         learning_rate: The one it has untuned.
         share: The fraction of the cell's epochs that it gets.
         tuned_as: The arm whose tuned learning rate it takes; None: its own.
-        control: For hybrids of the study, the arm with the same trigger and
-            cool-down that stays with Adam.
+        control: For hybrids of the study, the arm with the same trigger,
+            cool-down and decay that stays with Adam; None: there is none.
     """
 
     name: str
@@ -311,7 +311,7 @@ CONTROLS = _named(
 
 
 def _study_hybrid(
-    name: str, label: str, control: str = "control", **arguments: Any
+    name: str, label: str, control: str | None = "control", **arguments: Any
 ) -> Arm:
     arm = _hybrid(name, label, **{**_DECAYED, **arguments})
     return dataclasses.replace(arm, control=control)
@@ -370,7 +370,9 @@ STUDY = {
     **HYBRIDS,
     **_named({**CONTROLS, **HYBRIDS}[name].shortened() for name in SHORTENED),
 }
-# One change of `hybrid` each, at its tuned learning rate.
+# One change of `hybrid` each, at its tuned learning rate. Where it is a change
+# of the trigger, the cool-down or the decay, and no control has the same, it
+# has none.
 VARIANTS = _named(
     dataclasses.replace(arm, tuned_as="hybrid")
     for arm in (
@@ -378,6 +380,7 @@ VARIANTS = _named(
             _study_hybrid(
                 f"at{round(100 * fraction)}",
                 f"switch at {fraction:.0%}",
+                "control_at80" if fraction == 0.8 else None,
                 when=_at(fraction),
             )
             for fraction in (0.2, 0.35, 0.65, 0.8)
@@ -396,6 +399,7 @@ VARIANTS = _named(
         _study_hybrid(
             "momentum_at80",
             "rho by momentum, switch at 80%",
+            "control_at80",
             sgd_scale="momentum",
             when=_at(0.8),
         ),
@@ -419,14 +423,15 @@ VARIANTS = _named(
         _study_hybrid(
             "linear",
             "cool-down linear",
+            None,
             cooldown=Cooldown("linear"),
         ),
         _study_hybrid("nesterov_after", "Nesterov after", nesterov=True),
         _study_hybrid("momentum95", "momentum 0.95 after", momentum=0.95),
         _study_hybrid("momentum80", "momentum 0.8 after", momentum=0.8),
-        _study_hybrid("undecayed", "no weight decay", weight_decay=None),
+        _study_hybrid("undecayed", "no weight decay", None, weight_decay=None),
         _study_hybrid(
-            "decay4", "weight decay times 4", weight_decay=4 * ADAM_DECAY
+            "decay4", "weight decay times 4", None, weight_decay=4 * ADAM_DECAY
         ),
         _control("control_decay8", "from half, decay times 8", **_DECAYED_8),
         _study_hybrid(

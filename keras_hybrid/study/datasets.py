@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,18 @@ def is_folder(name: str) -> bool:
     return (Path(name) / "dataset_info.json").is_file()
 
 
+def short_name(name: str) -> str:
+    """The name of a data set, of a prepared folder the name in its files."""
+    if not is_folder(name):
+        return name
+    folder = Path(name)
+    try:
+        content = json.loads((folder / "dataset_info.json").read_text())
+    except (OSError, ValueError):
+        content = {}
+    return str(content.get("name") or folder.resolve().name)
+
+
 def load(
     name: str,
     data_dir: str | None = None,
@@ -145,6 +158,7 @@ def load(
         own_name = builder.name
     held = VALIDATION_IMAGES.get(name, int(VALIDATION_FRACTION * len(train[1])))
     validation = train[0][-held:], train[1][-held:]
+    classes = int(train[1].max()) + 1
     train = train[0][:-held], train[1][:-held]
     if train_size is not None:
         checks.integer("train_size", train_size, low=1)
@@ -155,7 +169,7 @@ def load(
         train=train,
         validation=validation,
         test=test,
-        classes=int(train[1].max()) + 1,
+        classes=classes,
         augmented=name in AUGMENTED or is_folder(name),
     )
 
@@ -249,6 +263,16 @@ def _arrays(builder: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(s["image"], s["label"].astype("int64")) for s in splits]
 
 
+def check_batch_size(batch_size: int, data: AnyData) -> None:
+    """Raises ValueError if the training images do not fill a batch."""
+    count = data.sizes["train"]
+    if batch_size > count:
+        raise ValueError(
+            f"`batch_size` must be at most the {count} training images. "
+            f"Received: batch_size={batch_size}"
+        )
+
+
 def training_pipeline(
     data: AnyData, batch_size: int, seed: int, first_epoch: int, epochs: int
 ) -> tuple[tf.data.Dataset, int]:
@@ -262,12 +286,8 @@ def training_pipeline(
         The data set of (images, labels), for `fit(..., steps_per_epoch=...)`,
         and the batches in an epoch.
     """
+    check_batch_size(batch_size, data)
     count = data.sizes["train"]
-    if batch_size > count:
-        raise ValueError(
-            f"`batch_size` must be at most the {count} training images. "
-            f"Received: batch_size={batch_size}"
-        )
     if isinstance(data, Photographs):
         return data.training(batch_size, seed, first_epoch, epochs)
     images, labels = data.train

@@ -185,8 +185,17 @@ def _random_crop(
     encoded: tf.Tensor, place: tf.Tensor, shape: tuple[int, ...]
 ) -> tf.Tensor:
     """8 to 100 % of the area, sides 3:4 to 4:3, flipped or not (Szegedy)."""
+    is_jpeg = tf.io.is_jpeg(encoded)
+
+    def decoded() -> tf.Tensor:
+        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
+
     begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.image.extract_jpeg_shape(encoded),
+        tf.cond(
+            is_jpeg,
+            lambda: tf.image.extract_jpeg_shape(encoded),
+            lambda: tf.shape(decoded()),
+        ),
         bounding_boxes=tf.zeros((1, 0, 4)),
         seed=place,
         area_range=(0.08, 1.0),
@@ -194,7 +203,12 @@ def _random_crop(
         use_image_if_no_bounding_boxes=True,
     )
     window = tf.concat([begin[:2], size[:2]], axis=0)
-    image = tf.image.decode_and_crop_jpeg(encoded, window, channels=3)
+    # JPEG alone can be cropped before it is decoded.
+    image = tf.cond(
+        is_jpeg,
+        lambda: tf.image.decode_and_crop_jpeg(encoded, window, channels=3),
+        lambda: tf.image.crop_to_bounding_box(decoded(), *tf.unstack(window)),
+    )
     image = tf.image.resize(image, shape[:2])
     return tf.image.stateless_random_flip_left_right(image, place)
 

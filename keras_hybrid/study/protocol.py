@@ -58,9 +58,11 @@ class _Watch(keras.callbacks.Callback):
         history: dict[str, list[float]],
         report: Callable[[int], None],
         clock: Callable[[], float],
+        configuration: dict[str, Any],
     ) -> None:
         super().__init__()
         self.path = path
+        self.configuration = configuration
         self.clock = clock
         self.past = history
         self.report = report
@@ -88,7 +90,12 @@ class _Watch(keras.callbacks.Callback):
             return
         for name, value in logs.items():
             self.past.setdefault(name, []).append(float(value))
-        snapshot.save(self.path, self.model, self.past)
+        snapshot.save(
+            self.path,
+            self.model,
+            self.past,
+            configuration=self.configuration,
+        )
         self.report(epoch + 1)
 
 
@@ -292,6 +299,7 @@ def train_to(
             damaged; the message says what to do.
     """
     data = trainer.data
+    datasets.check_batch_size(batch_size, data)
     budget = arm.budget(epochs, data.sizes["train"] // batch_size)
     made = arm.make(
         budget, arm.learning_rate if learning_rate is None else learning_rate
@@ -309,14 +317,15 @@ def train_to(
     history: dict[str, list[float]] = {}
     if kept.exists():
         try:
-            history = snapshot.restore(kept, model)
+            history = snapshot.restore(kept, model, configuration=configuration)
         except snapshot.DamagedSnapshot as error:
             raise ValueError(
-                f"{error}. Remove the file to train this run from its start. "
-                f"Received: output={str(path.parent.parent)!r}"
+                f"{error}. Give another --output, or remove the file to train "
+                "this run from its start. Received: output="
+                f"{str(path.parent.parent)!r}"
             ) from error
     first_epoch = len(history.get("loss", []))
-    watch = _Watch(kept, history, report, clock)
+    watch = _Watch(kept, history, report, clock, configuration)
     callbacks: list[Any] = [watch]
     if isinstance(optimizer, HybridOptimizer):
         callbacks.insert(0, SwitchCallback(trigger, verbose=0))

@@ -52,7 +52,8 @@ class Cell(NamedTuple):
     def name(self) -> str:
         """Name of the recipe, e.g. "mnist-cnn" or "mnist-mlp-2000"."""
         size = "" if self.train_size is None else f"-{self.train_size}"
-        return f"{self.dataset}-{self.architecture}{size}"
+        name = datasets.short_name(self.dataset)
+        return f"{name}-{self.architecture}{size}"
 
     def check(self) -> None:
         """Raises ValueError or TypeError if a field is out of range."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_hybrid.study.cells import KNOWN
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import (
     Interval,
@@ -26,6 +27,14 @@ from keras_hybrid.study.statistics import (
 
 ROLES = ("baseline", "control", "hybrid")
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
+# What the arms of a cell must share, and what records without it had.
+_SHARED: dict[str, Any] = {
+    "batch_size": None,
+    "images": None,
+    "augmented": False,
+    "cutout": 0,
+    "label_smoothing": 0.0,
+}
 # The folder of `trace.Trace`s beside the records of a cell.
 TRACES = "traces"
 COMMAND = "keras-hybrid compare --output"
@@ -152,25 +161,27 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
     Returns:
         `(runs, warnings)`: the runs in the order of their paths, without those
         that tuned a learning rate (they never read the test split), and one
-        text
-        for each file that was skipped (damaged, of another program, a second
-        file of the same run) and for each arm of which the configuration is
-        not the same in all seeds.
+        text for each file that was skipped (damaged, of another program, a
+        second file of the same run), for each arm of which the configuration
+        is not the same in all seeds, and for each cell whose arms had not the
+        same images, batch size or labels.
 
     Raises:
         ValueError: If there is no run to report; it says which command
             makes them.
     """
     folder = Path(folder)
-    origin: dict[tuple[Any, ...], Path] = {}
-    runs, warnings = [], []
+    origin: dict[tuple[Any, ...], int] = {}
+    runs: list[Run] = []
+    paths: list[Path] = []
+    warnings: list[str] = []
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder)
         if path.parent.name == TRACES:
             continue
         try:
             run = Run.load(path)
-            if run.configuration.get("is_tuning"):
+            if is_tuning(run):
                 continue
             check(run)
         except (ValueError, TypeError) as error:
@@ -180,10 +191,16 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
             continue
         key = (*cell_of(run), run.arm, run.seed)
         if key in origin:
-            warnings.append(f"{name}: skipped: the same run as {origin[key]}")
+            first = origin[key]
+            same = distinct(configuration(r) for r in (run, runs[first]))
+            what = "the same run as"
+            if len(same) > 1:
+                what = "another configuration of the run in"
+            warnings.append(f"{name}: skipped: {what} {paths[first]}")
             continue
-        origin[key] = name
+        origin[key] = len(runs)
         runs.append(run)
+        paths.append(name)
     if not runs:
         skipped = "".join(f"\n{text}" for text in warnings)
         raise ValueError(
@@ -198,7 +215,23 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
                 f"{cell}: the configuration of {arm!r} is not the same in "
                 "all seeds"
             )
+    for cell, of_cell in group(runs, cell_of).items():
+        for field, default in _SHARED.items():
+            values = distinct(
+                run.configuration.get(field, default) for run in of_cell
+            )
+            if len(values) > 1:
+                warnings.append(
+                    f"{cell}: {field} is not the same in all runs, which are "
+                    f"compared nevertheless: {', '.join(map(str, values))}"
+                )
     return runs, warnings
+
+
+def is_tuning(run: Run) -> bool:
+    """Whether the run tuned a learning rate, and is not reported."""
+    given = run.configuration
+    return isinstance(given, Mapping) and bool(given.get("is_tuning"))
 
 
 def summary(runs: Sequence[Run]) -> list[Row]:
@@ -354,17 +387,23 @@ def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
         if baseline is None
         else _last(_finished(arms[baseline]), "val_accuracy")
     )
-    return [
+    rows = [
         _row(
             cell,
             arm,
             arms,
             target,
             baseline=baseline,
-            control=runs[0].configuration.get("control") or control,
+            # `compare` has one control for all.
+            control=runs[0].configuration.get("control", control),
         )
         for arm, runs in arms.items()
     ]
+    known = KNOWN.get(f"{cell.dataset}-{cell.regime}")
+    if known is None or known.untuned is None:
+        return rows
+    # Its records have a learning rate, which was not tuned.
+    return [dataclasses.replace(row, learning_rate=None) for row in rows]
 
 
 def _row(
