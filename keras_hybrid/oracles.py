@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import keras_tuner
 
-from keras_hybrid import checks
+from keras_hybrid import checks, files
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 
@@ -70,6 +72,31 @@ def make(
         "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
     }[name]
     return kind(max_trials=max_trials or 10, **common)
+
+
+def save_whole(oracle: Any) -> None:
+    """Lets an oracle replace its files as a whole.
+
+    KerasTuner writes them in place: a kill inside the writing leaves an empty
+    file, and a search that cannot go on.
+    """
+    oracle.save = functools.partial(_save, oracle)
+    oracle._save_trial = functools.partial(_save_trial, oracle)
+
+
+def _save(oracle: Any) -> None:
+    write_state(oracle._get_oracle_fname(), oracle)
+
+
+def _save_trial(oracle: Any, trial: Any) -> None:
+    folder = Path(oracle._get_trial_dir(trial.trial_id))
+    write_state(folder / "trial.json", trial)
+
+
+def write_state(path: str | Path, part: Any) -> None:
+    """Writes the state of a part of KerasTuner as it does, but at once."""
+    with files.atomically(Path(path)) as partial:
+        partial.write_text(json.dumps(part.get_state()), encoding="utf-8")
 
 
 def check_size(kind: str, oracle: Any, max_trials: int | None) -> None:

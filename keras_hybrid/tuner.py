@@ -178,17 +178,25 @@ class ForkedTuner(keras_tuner.Tuner):
                 "`max_trials` is an argument of the oracle you give. Received: "
                 f"max_trials={max_trials}, oracle={self._kind}"
             )
+        oracles.save_whole(oracle)
         self.folder = Path(directory) / project_name
         self._look_into_folder(overwrite)
-        # KerasTuner prints which file it reads.
-        with contextlib.redirect_stdout(io.StringIO()):
-            super().__init__(
-                oracle=oracle,
-                hypermodel=hypermodel,
-                directory=str(directory),
-                project_name=project_name,
-                overwrite=overwrite,
-            )
+        try:
+            # KerasTuner prints which file it reads.
+            with contextlib.redirect_stdout(io.StringIO()):
+                super().__init__(
+                    oracle=oracle,
+                    hypermodel=hypermodel,
+                    directory=str(directory),
+                    project_name=project_name,
+                    overwrite=overwrite,
+                )
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"`directory` holds a damaged file of KerasTuner's: {error}. "
+                "Restore it, or begin anew with overwrite=True. Received: "
+                f"{', '.join(_damaged(self.folder))}"
+            ) from error
         if self._is_worker():
             oracles.reconnect_quickly(self.oracle)
         space = self.oracle.get_space().space
@@ -330,6 +338,12 @@ class ForkedTuner(keras_tuner.Tuner):
         found = searches.load(self.folder)
         trials = [*found.trials, *found.references.values()]
         self._finished = sum(len(trial.runs) for trial in trials)
+
+    def save(self) -> None:
+        """As KerasTuner's, but each file is replaced as a whole."""
+        if not self._is_worker():
+            self.oracle.save()
+        oracles.write_state(self._get_tuner_fname(), self)
 
     def pre_create_trial(self) -> None:
         """Does not ask a waiting oracle a thousand times a second."""
@@ -699,6 +713,19 @@ class ForkedTuner(keras_tuner.Tuner):
 def _is_open(parameter: Any) -> bool:
     values = getattr(parameter, "values", None)
     return values is None or len(list(values)) > 1
+
+
+def _damaged(folder: Path) -> list[str]:
+    """The JSON files of a search that are none."""
+    damaged = []
+    for path in sorted(
+        [*folder.glob("*.json"), *folder.glob("trial_*/*.json")]
+    ):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            damaged.append(str(path))
+    return damaged
 
 
 def _architecture(model: Any) -> str | None:

@@ -1,6 +1,7 @@
 """The search: its space, forked trials against whole ones, kills, errors."""
 
 import errno
+import functools
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import keras
 import keras_tuner
@@ -749,6 +751,49 @@ def test_damaged_records_are_named(tmp_path, change):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"seed-0.json"):
         searches.load(tuner.folder)
+
+
+def test_kerastuner_s_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
+    """A kill inside the writing leaves the old file."""
+    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    paths = [
+        tuner.folder / "oracle.json",
+        *tuner.folder.glob("trial_*/trial.json"),
+        tuner.folder / "tuner0.json",
+    ]
+    assert len(paths) == 4
+    before = [path.read_text() for path in paths]
+
+    def killed(self, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        patch.setattr(Path, "replace", killed)
+        for save in (
+            tuner.oracle.save,
+            tuner.save,
+            *(
+                functools.partial(tuner.oracle._save_trial, trial)
+                for trial in tuner.oracle.trials.values()
+            ),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                save()
+    assert before == [path.read_text() for path in paths]
+    again = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    assert len(again.oracle.trials) == 2
+
+
+@pytest.mark.parametrize("name", ["oracle.json", "trial_*/trial.json"])
+def test_a_damaged_file_of_kerastuner_s_is_named(tmp_path, name):
+    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    path = next(tuner.folder.glob(name))
+    path.write_text("")
+    with pytest.raises(ValueError, match=f"damaged file.*{path.name}"):
+        tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
 
 
 # ---- Bad input --------------------------------------------------------------
