@@ -189,6 +189,10 @@ def test_readme_has_the_changes_of_the_records(arm):
     [
         *(("best/mnist-best", arm) for arm in ("hybrid", "control")),
         *(("best/cifar10-best", arm) for arm in ("hybrid", "decay4")),
+        ("best/cifar10-regularized", "decay8"),
+        ("best/cifar10-regularized", "control_decay8"),
+        ("best/cifar10-long", "decay8_at20"),
+        ("best/cifar10-long", "control_decay8_at20"),
     ],
 )
 def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
