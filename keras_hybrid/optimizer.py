@@ -396,7 +396,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         (Keras clips each replica's gradient): so it equals one device.
         """
         execution.check_strategy(self)
-        if self._rebindable:
+        # JAX's `fit` gives the variables' values in their order, and no more.
+        if self._rebindable and keras.backend.backend() != "jax":
             raise ValueError(
                 "This optimizer was unpickled or copied, and does not know its "
                 "variables yet: call `apply(grads, variables)` once. Received: "

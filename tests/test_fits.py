@@ -524,7 +524,9 @@ def test_a_skipped_batch_leaves_the_others_in_the_metrics():
 
 def test_the_guards_cut_reaches_the_warm_up_of_rmsprop():
     def last_step(cut):
-        optimizer = presets.RMSpropWarmup(2, sgd_learning_rate=0.1)
+        optimizer = presets.RMSpropWarmup(
+            2, sgd_learning_rate=0.1, jit_compile=False
+        )
         variable = keras.Variable([1.0, 2.0])
         optimizer.build([variable])
         optimizer._scale_cut.assign(cut)
