@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_hybrid import checks, snapshot
+from keras_hybrid.fits import build_once, unwrapped_optimizer
 
 # A list beside the metrics' own: the finished epochs, then the next one. No
 # metric can be called so.
@@ -88,8 +89,7 @@ class ExactBackup(keras.callbacks.Callback):
                 "restore it: give it an Input or call it on a batch. Received: "
                 f"model={model.name} (not built)"
             )
-        if not model.optimizer.built:
-            model.optimizer.build(model.trainable_variables)
+        build_once(model)
         # A kill inside the writing leaves these.
         pattern = glob.escape(self.path.name) + ".*.partial"
         for partial in self.path.parent.glob(pattern):
@@ -111,8 +111,7 @@ class ExactBackup(keras.callbacks.Callback):
         if self._epoch is None:
             return
         if self._goes_on:
-            optimizer = self.model.optimizer
-            optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+            optimizer = unwrapped_optimizer(self.model)
             steps = getattr(optimizer, "training_steps", None)
             self._restore()
             if steps is not None:

@@ -14,7 +14,7 @@ import keras
 from keras_hybrid import checks, looks
 from keras_hybrid.divergence import Diverged, DivergenceGuard
 from keras_hybrid.fits import build_optimizer, hybrid_optimizer, say
-from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer
+from keras_hybrid.optimizer import EPOCH_STATE_SIZE, HybridOptimizer, NoEstimate
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
 
@@ -306,9 +306,9 @@ class SwitchCallback(keras.callbacks.Callback):
         optimizer._epoch_state.assign(found.after)
         if not found.holds or self.monitor_only:
             return
-        if optimizer._can_switch():
+        try:
             optimizer.switch()
-        else:
+        except NoEstimate:
             warnings.warn(
                 f"{self.trigger!r} would switch, and the estimate of the SGD "
                 "learning rate is not a positive number (or no update has "

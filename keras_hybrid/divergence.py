@@ -482,6 +482,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         They go on from the snapshot's, also from an earlier epoch's: an epoch
         without any batch would log a loss of 0.
         """
+        self._good_metrics = good
         if good.values is not None:
             variables = self.model.metrics_variables
             for variable, value in zip(variables, good.values, strict=True):

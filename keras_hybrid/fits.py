@@ -13,15 +13,30 @@ from keras_hybrid.optimizer import HybridOptimizer
 _LOGGER = logging.getLogger(__name__)
 
 
+def unwrapped_optimizer(model: Any) -> Any:
+    """Returns the model's optimizer (or None), without its loss scaling."""
+    optimizer = getattr(model, "optimizer", None)
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return optimizer.inner_optimizer
+    return optimizer
+
+
+def build_once(model: Any) -> None:
+    """Builds the optimizer unless it is built.
+
+    Keras' loss scaling would be built, and reset, at each call.
+    """
+    if not model.optimizer.built:
+        model.optimizer.build(model.trainable_variables)
+
+
 def hybrid_optimizer(model: Any) -> HybridOptimizer:
     """Returns the model's HybridOptimizer, unwrapped from loss scaling.
 
     Raises:
         ValueError: If the model is not compiled, or with another optimizer.
     """
-    optimizer = getattr(model, "optimizer", None)
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        optimizer = optimizer.inner_optimizer
+    optimizer = unwrapped_optimizer(model)
     if not isinstance(optimizer, HybridOptimizer):
         raise ValueError(
             "The model must be compiled with a `HybridOptimizer`. Received: "
@@ -33,8 +48,8 @@ def hybrid_optimizer(model: Any) -> HybridOptimizer:
 def build_optimizer(model: Any) -> None:
     """Builds the optimizer of a built model, once.
 
-    Keras' loss scaling would be built, and reset, at each call. A layer that
-    makes its weights with the first batch leaves the optimizer to it.
+    A layer that makes its weights with the first batch leaves the optimizer to
+    that batch.
 
     `fit` sets the model of every callback before any begins to train, so a
     BackupAndRestore anywhere in the list finds an optimizer with all its
@@ -44,9 +59,8 @@ def build_optimizer(model: Any) -> None:
         ValueError: If the model has no HybridOptimizer.
     """
     hybrid_optimizer(model)
-    all_built = model.built and all(x.built for x in model._flatten_layers())
-    if all_built and not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    if model.built and all(layer.built for layer in model._flatten_layers()):
+        build_once(model)
 
 
 def say(message: str) -> None:

@@ -31,6 +31,10 @@ _SCALE_NEEDS = {
 }
 
 
+class NoEstimate(ValueError):
+    """There is no positive estimate of rho to switch to."""
+
+
 @checks.registered
 class HybridOptimizer(keras.optimizers.Optimizer):
     """Adam's fast start, SGD's finish, one compiled trace.
@@ -1145,12 +1149,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._check_built("switch()")
         steps = self._switch_steps.numpy()
         waiting = steps < 0
-        estimate, _ = self._current_estimate()
+        estimate, exists = self._current_estimate()
         newly = waiting[self._groups.of]
-        if not self._can_switch():
+        if not ops.convert_to_numpy(exists)[newly].all():
             found = (self._scale_numerators, self._scale_denominators)
             sums = [float(v.numpy()[-1]) for v in found]
-            raise ValueError(
+            raise NoEstimate(
                 "`switch()` needs a positive, finite estimate of the SGD "
                 "learning rate, and the updates so far have given none: switch "
                 "after some adaptive updates, choose another `sgd_scale`, or "
@@ -1167,12 +1171,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._weights.assign(np.where(waiting, self._start_weight, weights))
         if not self.carry_momentum:
             self._forgets.assign(np.where(newly, 1, self._forgets.numpy()))
-
-    def _can_switch(self) -> bool:
-        """Whether every group that waits has an estimate of rho."""
-        _, exists = self._current_estimate()
-        newly = self._switch_steps.numpy()[self._groups.of] < 0
-        return bool(ops.convert_to_numpy(exists)[newly].all())
 
     def revert(self) -> None:
         """Goes back to the adaptive phase with the next update.

@@ -81,6 +81,11 @@ RANGES: dict[str, dict[str, float]] = {
 }
 
 
+def epoch_at(fraction: float, epochs: int) -> int:
+    """The epoch at a fraction of a training, neither its start nor its end."""
+    return min(max(1, round(fraction * epochs)), max(1, epochs - 1))
+
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """When, how, how fast and how it ends, whatever the training's length.
@@ -191,8 +196,9 @@ class Plan:
         """
         if self.fraction is None:
             return None
-        latest = epochs if self.fraction == 1 else max(1, epochs - 1)
-        return min(max(1, round(self.fraction * epochs)), latest)
+        if self.fraction == 1:
+            return epochs
+        return epoch_at(self.fraction, epochs)
 
     def epoch_trigger(self, epochs: int) -> EpochTrigger | None:
         """The trigger for `SwitchCallback`, None if the optimizer has it."""

@@ -17,6 +17,7 @@ from keras_tuner.errors import FatalTypeError, FatalValueError
 
 from keras_hybrid import batches, checks
 from keras_hybrid.callbacks import SwitchCallback, hybrid_optimizer
+from keras_hybrid.fits import build_once
 from keras_hybrid.prefix import Prefix, Recorder
 from keras_hybrid.recipes import Plan
 from keras_hybrid.searches import Trained
@@ -278,8 +279,7 @@ def prepare(model: Any, fit: Fit) -> None:
     """Makes the model's weights and the optimizer's state."""
     if not model.built:
         model(fit.first_input())
-    if not model.optimizer.built:
-        model.optimizer.build(model.trainable_variables)
+    build_once(model)
 
 
 def copy_values(source: Any, target: Any, fit: Fit, seed: int) -> None:

@@ -309,7 +309,7 @@ class ForkedTuner(keras_tuner.Tuner):
             "batch_size": fit.batch_size,
             "space": json.loads(json.dumps(self.hypermodel.space)),
             "fit": self._fit_fingerprint,
-            "model": self._model_fingerprint(model),
+            "model": _fingerprint(model),
             "architecture": _architecture(model),
         }
         if self._search_path.exists():
@@ -326,13 +326,6 @@ class ForkedTuner(keras_tuner.Tuner):
         else:
             files.write_json(self._search_path, {"format": FORMAT, **content})
         self._count()
-
-    def _model_fingerprint(self, model: Any) -> str:
-        """Tells other weights or another optimizer apart."""
-        optimizer = hybrid_optimizer(model)
-        shapes = [list(v.shape) for v in model.trainable_variables]
-        arguments = recipes.serialized_arguments(optimizer, set())
-        return json.dumps([shapes, arguments], sort_keys=True)
 
     def _count(self) -> None:
         found = searches.load(self.folder)
@@ -726,6 +719,14 @@ def _damaged(folder: Path) -> list[str]:
         except (OSError, ValueError):
             damaged.append(str(path))
     return damaged
+
+
+def _fingerprint(model: Any) -> str:
+    """Tells other weights or another optimizer apart."""
+    optimizer = hybrid_optimizer(model)
+    shapes = [list(v.shape) for v in model.trainable_variables]
+    arguments = recipes.serialized_arguments(optimizer, set())
+    return json.dumps([shapes, arguments], sort_keys=True)
 
 
 def _architecture(model: Any) -> str | None:

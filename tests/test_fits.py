@@ -15,6 +15,7 @@ from keras_hybrid import (
     SwitchCallback,
     presets,
 )
+from keras_hybrid.callbacks import Diverged
 from keras_hybrid.recipes import Plan
 from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import AtEpoch, AtStep, StepTrigger
@@ -316,6 +317,17 @@ def test_a_file_after_a_fit_broken_off_within_an_epoch_decides_nothing(
     assert not model.optimizer.has_switched
 
 
+def test_a_file_after_the_guard_gave_up_decides_nothing(tmp_path):
+    x = X.copy()
+    x[-BATCH:] = np.nan  # In the epoch's last batch.
+    model = new_model()
+    guard = DivergenceGuard(max_retries=0, verbose=0)
+    with pytest.raises(Diverged):
+        fit(model, SwitchCallback(AtEpoch(1), verbose=0), guard, x=x)
+    model.save(tmp_path / "model.keras")
+    assert not model.optimizer.has_switched
+
+
 def test_a_next_fit_without_the_callback_does_not_switch(tmp_path):
     model = new_model()
     switch = SwitchCallback(AtEpoch(1), verbose=0)
@@ -520,6 +532,22 @@ def test_a_skipped_batch_leaves_the_others_in_the_metrics():
     np.testing.assert_allclose(history["loss"], expected, rtol=1e-5)
     assert history["skipped_steps"] == [1, 2]
     assert history["divergences"] == [0, 0]
+
+
+def test_a_skipped_batch_after_a_rollback_brings_nothing_undone_back():
+    class Losses(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            losses.append(logs["loss"])
+
+    losses = []
+    x, y = np.concatenate([X, X]), np.concatenate([Y, Y])
+    # The first is skipped, the second a divergence, the third is skipped.
+    y[1 * BATCH : 4 * BATCH] = np.nan
+    guard = DivergenceGuard(snapshot_every=50, verbose=0)
+    fit(new_model(skip_nonfinite=True), guard, Losses(), x=x, y=y, epochs=1)
+    # Back before the first batch, of whose loss nothing is left.
+    assert losses[1] == losses[0] > 0
+    assert losses[3] == losses[2] == 0
 
 
 def test_the_guards_cut_reaches_the_warm_up_of_rmsprop():

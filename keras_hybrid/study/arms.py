@@ -16,6 +16,7 @@ import keras
 
 from keras_hybrid import presets
 from keras_hybrid.optimizer import HybridOptimizer
+from keras_hybrid.recipes import epoch_at
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
@@ -54,7 +55,7 @@ class Budget(NamedTuple):
 
     def epoch(self, fraction: float) -> int:
         """The epoch at a fraction of the run, neither its start nor its end."""
-        return min(max(1, round(fraction * self.epochs)), self.epochs - 1)
+        return epoch_at(fraction, self.epochs)
 
     @property
     def switch_epoch(self) -> int:

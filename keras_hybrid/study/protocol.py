@@ -17,7 +17,7 @@ from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
 from keras_hybrid.study.arms import ARMS, DEFAULT_ARMS, Arm, Budget
-from keras_hybrid.study.record import DamagedRecord, Run
+from keras_hybrid.study.record import LATER, DamagedRecord, Run
 from keras_hybrid.triggers import EpochTrigger
 from keras_hybrid.versions import versions
 
@@ -379,8 +379,7 @@ def _with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
         copy.deepcopy(configuration["optimizer"])
     )
     return {
-        "cutout": 0,
-        "label_smoothing": 0.0,
+        **LATER,
         **configuration,
         "optimizer": _serialized(optimizer),
     }

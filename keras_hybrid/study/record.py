@@ -17,6 +17,10 @@ class DamagedRecord(ValueError):
     """A result file that is unreadable, incomplete or of another program."""
 
 
+# What a configuration from before these fields had of them.
+LATER: dict[str, Any] = {"cutout": 0, "label_smoothing": 0.0}
+
+
 @dataclasses.dataclass(frozen=True)
 class Run:
     """One training of one arm with one seed.

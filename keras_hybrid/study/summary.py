@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_hybrid.study.cells import KNOWN
-from keras_hybrid.study.record import Run
+from keras_hybrid.study.record import LATER, Run
 from keras_hybrid.study.statistics import (
     Interval,
     PairedDifference,
@@ -27,14 +27,8 @@ from keras_hybrid.study.statistics import (
 
 ROLES = ("baseline", "control", "hybrid")
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-# What the arms of a cell must share, and what records without it had.
-_SHARED: dict[str, Any] = {
-    "batch_size": None,
-    "images": None,
-    "augmented": False,
-    "cutout": 0,
-    "label_smoothing": 0.0,
-}
+# What the arms of a cell must share.
+_SHARED = ("batch_size", "images", "augmented", *LATER)
 # The folder of `trace.Trace`s beside the records of a cell.
 TRACES = "traces"
 COMMAND = "keras-hybrid compare --output"
@@ -181,7 +175,7 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
             continue
         try:
             run = Run.load(path)
-            if is_tuning(run):
+            if _is_tuning(run):
                 continue
             check(run)
         except (ValueError, TypeError) as error:
@@ -216,9 +210,9 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
                 "all seeds"
             )
     for cell, of_cell in group(runs, cell_of).items():
-        for field, default in _SHARED.items():
+        for field in _SHARED:
             values = distinct(
-                run.configuration.get(field, default) for run in of_cell
+                {**LATER, **run.configuration}.get(field) for run in of_cell
             )
             if len(values) > 1:
                 warnings.append(
@@ -228,7 +222,7 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
     return runs, warnings
 
 
-def is_tuning(run: Run) -> bool:
+def _is_tuning(run: Run) -> bool:
     """Whether the run tuned a learning rate, and is not reported."""
     given = run.configuration
     return isinstance(given, Mapping) and bool(given.get("is_tuning"))
