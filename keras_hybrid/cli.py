@@ -98,7 +98,8 @@ def _parser() -> argparse.ArgumentParser:
         "--cells",
         default="all",
         help="names of cells, separated by commas, such as mnist-good-fit; or "
-        "all, which leaves out mnist-best and cifar10-best",
+        "all, the nine of the study, which leaves out those that are untuned "
+        "(mnist-best; cifar10-best, -regularized, -long and -longer)",
     )
     study.add_argument(
         "--arms",
@@ -138,7 +139,7 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
         "--architecture",
         default="cnn",
         help="linear, mlp_small, mlp, mlp_large, cnn_tiny, cnn_small, cnn, "
-        "cnn_large, cnn_best, resnet_small or resnet",
+        "cnn_large, cnn_best, resnet_small, resnet or resnet_best",
     )
     parser.add_argument(
         "--seeds", type=int, default=3, help="seeds of each arm or trial"

@@ -1,11 +1,15 @@
 """Named architectures: what Keras does not do already."""
 
+import os
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn.datasets import load_sample_images
 
-from keras_hybrid.study import architectures
+from keras_hybrid.study import architectures, datasets
 
 IMAGES = np.random.default_rng(0).normal(1, 2, (64, 4, 4, 8)).astype("float32")
 
@@ -53,6 +57,56 @@ def test_a_frozen_fused_normalization_uses_its_moving_averages(training):
         atol=1e-5,
     )
     np.testing.assert_array_equal(fused.moving_mean, np.full(8, 2.0))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_contrasts_are_orthonormal_with_both_signs(channels):
+    filters = architectures._contrasts(channels).reshape(4 * channels, -1)
+    half, other = np.split(filters, 2, axis=1)
+    np.testing.assert_allclose(half.T @ half, np.eye(4 * channels), atol=1e-12)
+    np.testing.assert_array_equal(other, -half)
+
+
+def correlated(images):
+    """Largest correlation of the 2x2 pixels, and of their contrasts."""
+    channels = images.shape[-1]
+    count = 4 * channels
+    contrasts = architectures._contrasts(channels)[..., :count]
+    pixels = np.eye(count).reshape(2, 2, channels, count)
+    images = images.astype("float32") - images.mean((0, 1, 2))
+    largest = []
+    for filters in (pixels, contrasts):
+        found = tf.nn.conv2d(images, filters.astype("float32"), 1, "VALID")
+        matrix = np.corrcoef(found.numpy().reshape(-1, count).T)
+        largest.append(np.abs(matrix - np.eye(count)).max())
+    return largest
+
+
+def test_contrasts_of_grey_photographs_are_nearly_uncorrelated():
+    photographs = np.stack(load_sample_images().images)
+    before, after = correlated(photographs.mean(-1, keepdims=True))
+    assert before > 0.9
+    assert after < 0.1
+
+
+@pytest.mark.slow
+def test_contrasts_of_cifar10_are_nearly_uncorrelated():
+    folder = os.environ.get("TFDS_DATA_DIR")
+    if not folder or not (Path(folder) / "cifar10").exists():
+        pytest.skip("TFDS_DATA_DIR holds no prepared cifar10")
+    before, after = correlated(datasets.load("cifar10").train[0][:2000])
+    assert before > 0.9
+    assert after < 0.15
+
+
+def test_a_net_of_contrasts_learns_all_but_them():
+    model = architectures.build("resnet_best", (16, 16, 3), 5)
+    (fixed,) = (
+        layer for layer in model.layers if not layer.trainable and layer.weights
+    )
+    np.testing.assert_array_equal(
+        fixed.kernel, architectures._contrasts(3).astype("float32")
+    )
 
 
 @pytest.mark.parametrize("name", architectures.ARCHITECTURES)

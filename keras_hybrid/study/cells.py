@@ -16,8 +16,9 @@ class Cell(NamedTuple):
     Attributes:
         dataset: Name of a data set (`datasets.load`).
         regime: One of `REGIMES`; beyond them "best", as accurate as is cheap,
-            "regularized", the same with Cutout and smoothed labels, and
-            "long", that with more epochs.
+            "regularized", the same with Cutout and smoothed labels, "long",
+            that with more epochs, and "longer", with yet more, a larger square
+            and a net that learns faster.
         architecture: Name of an architecture (`architectures.build`).
         train_size: Number of training images, None for all.
         epochs: The full budget of a run.
@@ -97,6 +98,9 @@ _REGULARIZED = Cell(
     untuned=2.0,
     arms=("control_decay8", "decay8"),
 )
+_LONG = _REGULARIZED._replace(
+    regime="long", epochs=48, arms=("control_decay8_at20", "decay8_at20")
+)
 # Beyond them: how far it goes on MNIST and CIFAR-10.
 BEST = (
     Cell(
@@ -113,8 +117,9 @@ BEST = (
         arms=("control", "hybrid"),
     ),
     _REGULARIZED,
-    _REGULARIZED._replace(
-        regime="long", epochs=48, arms=("control_decay8_at20", "decay8_at20")
+    _LONG,
+    _LONG._replace(
+        regime="longer", architecture="resnet_best", epochs=56, cutout=12
     ),
 )
 KNOWN = {**CELLS, **{cell.name: cell for cell in BEST}}
