@@ -145,7 +145,7 @@ class Prefix:
         if self._path(epoch).exists():
             return
         plain = {name: list(values) for name, values in history.items()}
-        _scale_rates(plain, 1 / optimizer.scale_multiplier)
+        _scale_rates(plain, 1 / _given_scale(optimizer))
         snapshot.save(self._path(epoch), model, plain, _own_state(optimizer))
         self._thin_out()
 
@@ -177,7 +177,6 @@ class Prefix:
         model: Any,
         trigger: EpochTrigger | None,
         epochs: int,
-        multiplier: float | None = None,
     ) -> dict[str, list[float]] | None:
         """Gives the model the state that its trial may start from.
 
@@ -185,20 +184,20 @@ class Prefix:
         the triggers as if they had watched; where the epoch trigger fires at
         the end of that very epoch, the optimizer is switched. Damaged
         snapshots are removed with a warning, and their epochs trained again.
+        The logged SGD learning rates become the trial's: snapshots are shared
+        by trials with other factors and numbers as rho.
 
         Args:
             model: Built, as is its optimizer.
             trigger: The epoch trigger of the trial.
             epochs: Its budget.
-            multiplier: The trial's factor on rho: snapshots are shared by
-                trials with different ones, and log the SGD learning rate.
 
         Returns:
             The history up to there; None where there is no snapshot.
         """
         while candidates := [e for e in self.epochs() if e <= epochs]:
             try:
-                return self._start(model, trigger, candidates, multiplier or 1)
+                return self._start(model, trigger, candidates)
             except snapshot.DamagedSnapshot as error:
                 path = Path(str(error).partition(".npz")[0] + ".npz")
                 if path.exists():  # Else another worker has thinned it out.
@@ -214,7 +213,6 @@ class Prefix:
         model: Any,
         trigger: EpochTrigger | None,
         candidates: list[int],
-        multiplier: float,
     ) -> dict[str, list[float]]:
         optimizer = hybrid_optimizer(model)
         last = candidates[-1]
@@ -234,7 +232,7 @@ class Prefix:
                 _own_state(optimizer), states[start], strict=True
             ):
                 variable.assign(value)
-        _scale_rates(history, multiplier)
+        _scale_rates(history, _given_scale(optimizer))
         _replay(model, trigger, history)
         return history
 
@@ -306,6 +304,12 @@ def _own_state(optimizer: Any) -> list[Any]:
     if not isinstance(optimizer.trigger, Recorder):
         return []
     return list(optimizer._trigger_state[len(optimizer.trigger.names) :])
+
+
+def _given_scale(optimizer: Any) -> float:
+    """What of rho is given, not estimated: trials with others share a run."""
+    scale = optimizer.sgd_scale
+    return optimizer.scale_multiplier * (1 if isinstance(scale, str) else scale)
 
 
 def _scale_rates(history: dict[str, list[float]], factor: float) -> None:

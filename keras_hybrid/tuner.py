@@ -545,7 +545,7 @@ class ForkedTuner(keras_tuner.Tuner):
         history = None
         if self._cached and self._cached[0] == key:
             model = self._cached[1]
-            history = prefix.start(model, trigger, fit.epochs, plan.multiplier)
+            history = prefix.start(model, trigger, fit.epochs)
         if history is None:
             self._cached = None
             keras.backend.clear_session()
@@ -557,10 +557,7 @@ class ForkedTuner(keras_tuner.Tuner):
             if shares:
                 self._cached = key, model
                 prefix.save(model, {})
-                history = (
-                    prefix.start(model, trigger, fit.epochs, plan.multiplier)
-                    or {}
-                )
+                history = prefix.start(model, trigger, fit.epochs) or {}
         return go_on(
             model,
             plan,

@@ -108,7 +108,7 @@ SPACES = {
         "when": "fraction",
         "fraction": [0.75, 0.25],
         "scale": ["norm", "number", "projection"],
-        "rho": [0.5],
+        "rho": [0.5, 3.0],
         "multiplier": [1.0, 2.0],
         "scale_scope": ["layer", "variable"],
         "scope": "layer",
@@ -119,9 +119,7 @@ SPACES = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow)
-        if name in ("blends", "scales", "projection")
-        else name
+        pytest.param(name, marks=pytest.mark.slow) if name != "points" else name
         for name in SPACES
     ],
 )
@@ -176,7 +174,7 @@ def test_forked_equals_unshared(name, tmp_path, monkeypatch):
         np.testing.assert_allclose(
             run.history.pop("sgd_learning_rate"),
             whole.history.pop("sgd_learning_rate"),
-            rtol=0 if trial.plan.multiplier == 1 else 1e-6,
+            rtol=1e-6 if trial.plan.rho or trial.plan.multiplier != 1 else 0,
         )
         assert run.history == whole.history, trial.plan
         for ours, theirs in zip(
@@ -185,6 +183,26 @@ def test_forked_equals_unshared(name, tmp_path, monkeypatch):
             np.testing.assert_array_equal(ours, theirs.numpy())
         switched.add(run.switch_step)
     assert len(switched) > 1, "the trials must differ in their switch"
+
+
+def test_a_shared_prefix_logs_each_trial_s_own_sgd_rate(tmp_path):
+    space = {**FIXED, "when": "fraction", "fraction": 0.5}
+    space |= {"scale": "number", "rho": [0.5, 2.0, 3.0]}
+    space |= {"cooldown": "linear"}
+    tuner = tuner_in(tmp_path, space=space)
+    tuner.search(**DATA, epochs=4)
+    search = searches.load(tuner.folder)
+    assert search.epochs_trained < search.epochs_unshared
+    logged = {
+        trial.plan.rho: run.history["sgd_learning_rate"]
+        for trial in search.trials
+        for run in trial.runs
+    }
+    assert len(logged) == 3
+    for rho, rates in logged.items():
+        # Adam's 0.01, SGD's momentum 0.9; a linear cool-down from half.
+        expected = 0.001 * rho * np.array([1, 1, 0.5, 0])
+        np.testing.assert_allclose(rates, expected, rtol=1e-6)
 
 
 def test_forked_scores_are_those_of_kerastuner_s_own_grid(tmp_path):
@@ -286,7 +304,13 @@ KERAS_TUNERS = {
 
 # KerasTuner loads weights into models whose optimizer is not built yet.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
-@pytest.mark.parametrize("name", KERAS_TUNERS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name == "random" else pytest.param(name, marks=pytest.mark.slow)
+        for name in KERAS_TUNERS
+    ],
+)
 def test_hypermodel_in_keras_tuners(name, tmp_path):
     tuner = KERAS_TUNERS[name](
         hypermodel=HybridHyperModel(
@@ -1039,7 +1063,9 @@ def test_the_first_failure_is_said_at_once(tmp_path):
         tuner_in(tmp_path).search(failing, epochs=4, validation_data=(X, Y))
 
 
-@pytest.mark.parametrize("prune", [False, True])
+@pytest.mark.parametrize(
+    "prune", [pytest.param(False, marks=pytest.mark.slow), True]
+)
 def test_references_are_whole_trainings(tmp_path, prune):
     tuner = tuner_in(tmp_path, prune=prune, seeds=2)
     tuner.search(**DATA, epochs=8)
