@@ -142,7 +142,7 @@ class Fit:
             return repeated, steps
         given = (self.x, self.y, self.sample_weight)
         parts = [
-            tf.nest.map_structure(tf.convert_to_tensor, part)
+            tf.nest.map_structure(_tensor, part)
             for part in given
             if part is not None
         ]
@@ -187,6 +187,14 @@ class Fit:
         return json.dumps(
             [data, self.batch_size, self.shuffle, rest], sort_keys=True
         )
+
+
+def _tensor(values: Any) -> tf.Tensor:
+    """In Keras' precision where it is of another, as `fit` does it."""
+    tensor = tf.convert_to_tensor(values)
+    if tensor.dtype.is_floating:
+        return tf.cast(tensor, keras.config.floatx())
+    return tensor
 
 
 def _flat(parts: Any) -> list[Any]:

@@ -428,6 +428,27 @@ def test_data_as_nests_weights_and_functions(tmp_path):
     assert len(searches.load(tuner.folder).trials) == 3
 
 
+def test_arrays_come_in_the_precision_that_fit_gives_them(tmp_path):
+    given = []
+
+    class Model(keras.Sequential):
+        def train_step(self, data):
+            given.append([part.dtype for part in data])
+            return super().train_step(data)
+
+    def custom(hp):
+        model = Model([keras.Input((6,)), keras.layers.Dense(2, "softmax")])
+        model.compile(HybridOptimizer(jit_compile=False), LOSS)
+        return model
+
+    data = {**DATA, "x": X.astype("float64")}
+    custom(None).fit(**data, verbose=0)
+    tuner = tuner_in(tmp_path, custom, {**POINTS, "fraction": [0.5, 1.0]})
+    tuner.search(**data, epochs=2)
+    assert given[0] == [tf.float32, tf.int64]
+    assert all(types == given[0] for types in given)
+
+
 def test_plain_tuners_take_data_sets(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
     tuner = keras_tuner.RandomSearch(
