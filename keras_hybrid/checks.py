@@ -5,7 +5,8 @@ Each check returns the value, or raises and says what is allowed.
 
 from __future__ import annotations
 
-import math
+import operator
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -49,7 +50,7 @@ def number(
             raise TypeError(f"{allowed}. Received: {name}={value!r}")
         value = plain
     inside = (
-        math.isfinite(value)
+        abs(value) <= sys.float_info.max
         and (low is None or value >= low)
         and (above is None or value > above)
         and (high is None or value <= high)
@@ -63,11 +64,15 @@ def number(
 def integer(name: str, value: Any, *, low: int) -> int:
     """Returns `value` as an int of at least `low`."""
     allowed = f"`{name}` must be an integer >= {low}"
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    try:  # Arrays have an index too, if they hold one integer.
+        plain = operator.index(value)
+    except TypeError:
+        plain = None
+    if isinstance(value, bool) or plain is None:
         raise TypeError(f"{allowed}. Received: {name}={value!r}")
-    if value < low:
+    if plain < low:
         raise ValueError(f"{allowed}. Received: {name}={value!r}")
-    return int(value)
+    return plain
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -119,7 +124,10 @@ def instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
 
 
 def base_arguments(kwargs: dict[str, Any]) -> None:
-    """Checks Keras' base arguments, most of which Keras takes silently."""
+    """Checks Keras' base arguments, most of which Keras takes silently.
+
+    Integers become Python's.
+    """
     known = {
         "weight_decay": {"low": 0},
         "clipnorm": {"above": 0},
@@ -151,7 +159,7 @@ def base_arguments(kwargs: dict[str, Any]) -> None:
         ("gradient_accumulation_steps", 2),
     ):
         if kwargs.get(name) is not None:
-            integer(name, kwargs[name], low=low)
+            kwargs[name] = integer(name, kwargs[name], low=low)
     if "use_ema" in kwargs:
         boolean("use_ema", kwargs["use_ema"])
     if kwargs.get("name") is not None:

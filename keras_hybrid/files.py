@@ -115,7 +115,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     text = json.dumps(_without_nan(content), indent=1, allow_nan=False)
     # A list of numbers on one line: a tenth of the lines.
     text = re.sub(
-        r"\[\s+[^\[\]{}\"]*?\s+\]",
+        r"\[\n[^\[\]{}\"]*?\n\s*\]",
         lambda found: " ".join(found[0].split()),
         text,
     )

@@ -63,12 +63,16 @@ def grouped(variables: Sequence[Any], scope: str) -> Groups:
     if scope == "model" or not variables:
         return Groups(["model"], [0] * len(variables))
     paths = [str(getattr(v, "path", v.name)) for v in variables]
+    each = [
+        path if paths.count(path) == 1 else f"{path}:{i}"
+        for i, path in enumerate(paths)
+    ]
     if scope == "variable":
-        names = [
-            path if paths.count(path) == 1 else f"{path}:{i}"
-            for i, path in enumerate(paths)
-        ]
-        return Groups(names, list(range(len(variables))))
-    keys = [path.rpartition("/")[0] or path for path in paths]
+        return Groups(each, list(range(len(variables))))
+    # TensorFlow's own variables have no layer: each is one.
+    keys = [
+        path.rpartition("/")[0] or own
+        for path, own in zip(paths, each, strict=True)
+    ]
     names = list(dict.fromkeys(keys))
     return Groups(names, [names.index(key) for key in keys])

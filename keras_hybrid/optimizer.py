@@ -178,7 +178,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             if isinstance(sgd_scale, str)
             else checks.number("sgd_scale", sgd_scale, above=0)
         )
-        self.sgd_learning_rate = _sgd_learning_rate(sgd_learning_rate)
+        self.sgd_learning_rate = sgd_learning_rate
         if sgd_learning_rate is not None and sgd_scale != "projection":
             raise ValueError(
                 "Only one of `sgd_scale` and `sgd_learning_rate` can be set. "
@@ -237,12 +237,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
         self.skip_nonfinite = checks.boolean("skip_nonfinite", skip_nonfinite)
-        # Here, not in `build`, which may be traced into a graph.
-        self._start_weight = float(
-            ops.convert_to_numpy(
-                self.transition.weight(np.zeros((), "float64"))
-            )
-        )
         self._told_training_steps: int | None = None
         self._rebindable = False
         self._clips_in_update = False
@@ -506,10 +500,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             update()
 
     def _count_if_skipped(self, grads: Sequence[Tensor]) -> Tensor:
-        """Returns whether all gradients are finite; counts where not."""
+        """Returns whether the gradients and their norm are finite; counts."""
         finite = functools.reduce(
             ops.logical_and, [ops.all(ops.isfinite(g)) for g in grads]
         )
+        if self.global_clipnorm:
+            # Its square may overflow where no gradient does.
+            scale = self._clip_scales(grads)[0]
+            finite = ops.logical_and(finite, ops.isfinite(scale))
         skipped = ops.cast(ops.logical_not(finite), self._skipped_steps.dtype)
         self.assign_add(self._skipped_steps, skipped)
         return finite
@@ -824,7 +822,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         scale_cut = ops.convert_to_tensor(self._scale_cut)
         weights = ops.convert_to_tensor(self._weights)
         beta_1 = _constant(self.beta_1, dtype)
-        updates = ops.cast(step, dtype) + 1
+        # Of the first moment: what was skipped did not change it.
+        skipped = ops.cast(self._skipped_steps, step.dtype)
+        updates = ops.cast(step - skipped + 1, dtype)
         adaptive_steps = ops.convert_to_tensor(self._adaptive_steps)
         kept = ops.ones_like(scales) - ops.convert_to_tensor(self._forgets)
         return {
@@ -973,7 +973,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             for name in sorted(_SCALE_NEEDS[str(self.sgd_scale)])
         }
         values = rules.scale_parts(str(self.sgd_scale), totals)
-        present = self._scale_group_presence(active_of) > 0
+        present = self._scale_group_presence(active_of, indices) > 0
         new = tuple(
             ops.where(
                 ops.logical_and(present, moves),
@@ -986,21 +986,27 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             self.assign(slot, value)
         return new
 
-    def _scale_group_presence(self, active: list[Tensor]) -> Tensor:
-        """Returns 1 for scale groups with a variable still adaptive, else 0.
+    def _scale_group_presence(
+        self, active: list[Tensor], indices: Sequence[int]
+    ) -> Tensor:
+        """Returns 1 for scale groups whose average this update moves, else 0.
 
-        The last entry is the model.
+        Those with a variable that is updated and still adaptive. The last
+        entry is the model.
         """
         members: list[set[int]] = [set() for _ in self._scale_groups.names]
-        for group, scale_group in zip(
-            self._groups.of, self._scale_groups.of, strict=True
-        ):
-            members[scale_group].add(group)
-        present = [
-            functools.reduce(ops.maximum, [active[g] for g in sorted(groups)])
-            for groups in members
-        ]
-        return ops.stack([*present, functools.reduce(ops.maximum, active)])
+        for index in indices:
+            members[self._scale_groups.of[index]].add(self._groups.of[index])
+        members.append(set().union(*members))
+        none = ops.zeros((), self._state_dtype)
+        return ops.stack(
+            [
+                functools.reduce(
+                    ops.maximum, [active[g] for g in sorted(groups)], none
+                )
+                for groups in members
+            ]
+        )
 
     def _ask_trigger(
         self,
@@ -1176,7 +1182,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Goes back to the adaptive phase with the next update.
 
         The second moment and the moving averages of rho continue from where
-        the switch left them; triggers start anew.
+        the switch left them; triggers start anew. With `carry_momentum=False`
+        the first moment is young, but its bias correction is not: Adam's first
+        steps are then too short, as beta_1^k with the k updates since the
+        switch.
 
         Raises:
             ValueError: If the optimizer is not built.
@@ -1323,9 +1332,34 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if name == "training_steps":
             object.__setattr__(self, name, value)
             return
+        if name == "sgd_learning_rate":
+            value = _sgd_learning_rate(value)
+        if self.__dict__.get("built"):
+            self._check_state_fits(name, value)
         super().__setattr__(name, value)
+        if name == "transition":
+            self._start_weight = _weight_at_start(value)
         if not name.startswith("_") and name != "learning_rate":
             self._forget_functions()
+
+    def _check_state_fits(self, name: str, value: Any) -> None:
+        """Raises where an argument is changed that the variables depend on."""
+        if name in ("amsgrad", "scope", "scale_scope"):
+            fits = value == getattr(self, name)
+        elif name == "trigger":
+            groups = len(self._groups.names)
+            initial = [] if value is None else value.init(groups)
+            fits = [np.shape(x) for x in initial] == [
+                tuple(v.shape) for v in self._trigger_state
+            ]
+        else:
+            return
+        if not fits:
+            raise ValueError(
+                f"`{name}` decides which variables the optimizer has: set it "
+                "before the first update, or make a new optimizer. Received: "
+                f"{name}={value!r}"
+            )
 
     def exclude_from_weight_decay(
         self, var_list: Any = None, var_names: Any = None
@@ -1353,7 +1387,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         other = type(self).from_config({**self.get_config(), **arguments})
         for name in arguments:
             setattr(self, name, getattr(other, name))
-        self._start_weight = other._start_weight
 
     # ---- Saving -------------------------------------------------------------
 
@@ -1455,8 +1488,16 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         built = self._has_state()
         config = keras.saving.serialize_keras_object(self)
         pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
+        told = self._told_training_steps
         if not built:
-            return _unpickled, (config, pattern, None, None)
+            if getattr(self, "_exclude_from_weight_decay", None):
+                raise ValueError(
+                    "`exclude_from_weight_decay(var_list=...)` names variables "
+                    "of this process: copy or pickle the optimizer after its "
+                    "first update, or give `var_names`. Received: an optimizer "
+                    "that is not built"
+                )
+            return _unpickled, (config, pattern, None, None, told)
         shapes = [
             (
                 getattr(v, "path", v.name),
@@ -1468,7 +1509,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             for v in self._trainable_variables
         ]
         values = [v.numpy() for v in self.variables]
-        return _unpickled, (config, pattern, shapes, values)
+        return _unpickled, (config, pattern, shapes, values, told)
 
     def _check_variables_are_known(self, variables: Sequence[Any]) -> None:
         """Binds an unpickled optimizer to the first fitting variables."""
@@ -1500,9 +1541,10 @@ _PARTS = ("trigger", "transition", "cooldown")
 
 
 def _unpickled(
-    config: Any, pattern: Any, shapes: Any, values: Any
+    config: Any, pattern: Any, shapes: Any, values: Any, told: int | None = None
 ) -> HybridOptimizer:
     optimizer = keras.saving.deserialize_keras_object(config)
+    optimizer._told_training_steps = told
     if pattern is not None:
         optimizer._exclude_from_weight_decay_pattern = pattern
     if shapes is not None:
@@ -1539,6 +1581,13 @@ def _per_entry(schedule: Any, positions: Tensor) -> Tensor:
             for i in range(positions.shape[0])
         ]
     )
+
+
+def _weight_at_start(transition: Transition) -> float:
+    """SGD's weight in the update right after the switch."""
+    # Set with the transition, as `build` may be traced into a graph.
+    weight = transition.weight(np.zeros((), "float64"))
+    return float(ops.convert_to_numpy(weight))
 
 
 def _sgd_learning_rate(value: Any) -> Any:

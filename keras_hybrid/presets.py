@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -222,6 +222,11 @@ def GNMT(  # noqa: N802
     switch_step = checks.integer("switch_step", switch_step, low=0)
     rate = checks.number("sgd_learning_rate", sgd_learning_rate, above=0)
     factor = checks.number("decay_rate", decay_rate, above=0, high=1)
+    if not isinstance(decay_steps, Iterable):
+        raise TypeError(
+            "`decay_steps` must be a sequence of integers. Received: "
+            f"decay_steps={decay_steps!r}"
+        )
     steps = [checks.integer("decay_steps", s, low=1) for s in decay_steps]
     if steps != sorted(set(steps)) or (steps and steps[0] <= switch_step):
         raise ValueError(
@@ -284,6 +289,7 @@ def RMSpropWarmup(  # noqa: N802
 
     References: Akiba, Suzuki & Fukuda 2017, arXiv:1711.04325, section 3.2.
     """
+    steps = checks.integer("warmup_steps", warmup_steps, low=1)
     rate = checks.number("sgd_learning_rate", sgd_learning_rate, above=0)
     momentum = checks.number("momentum", momentum, low=0, below=1)
     return _made(
@@ -295,7 +301,7 @@ def RMSpropWarmup(  # noqa: N802
         beta_2=beta_2,
         epsilon=epsilon,
         trigger=AtStep(0),
-        transition=Blend(warmup_steps, curve="akiba"),
+        transition=Blend(steps, curve="akiba"),
         sgd_scale=rate / _initial(learning_rate) / (1 - momentum),
     )
 

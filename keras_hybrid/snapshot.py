@@ -65,15 +65,14 @@ def save(
         configuration: What the training is, in JSON's types; a `restore` with
             another one is refused.
     """
-    arrays = {
-        f"variable_{i}": v.numpy()
-        for i, v in enumerate(variables_of(model, without))
-    }
+    variables = variables_of(model, without)
+    arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables)}
     with files.atomically(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
             history=np.array(json.dumps(history)),
             configuration=np.array(_text(configuration)),
+            dtypes=np.array([str(_dtype(v)) for v in variables], "U"),
             **arrays,
         )
 
@@ -137,11 +136,20 @@ def restore(
             _typed(file[f"variable_{i}"], variable)
             for i, variable in enumerate(variables)
         ]
-        extra = len(file.files) - 2 - len(variables)
         there = str(file["configuration"])
-    fits = extra == 0 and all(
-        tuple(v.shape) == a.shape and _dtype(v) == a.dtype
-        for v, a in zip(variables, arrays, strict=True)
+        extra = len(file.files) - 2 - len(variables)
+        dtypes = [str(_dtype(v)) for v in variables]
+        same_dtypes = True
+        if "dtypes" in file.files:  # Older snapshots have none.
+            same_dtypes = file["dtypes"].tolist() == dtypes
+            extra -= 1
+    fits = (
+        extra == 0
+        and same_dtypes
+        and all(
+            tuple(v.shape) == a.shape and _dtype(v) == a.dtype
+            for v, a in zip(variables, arrays, strict=True)
+        )
     )
     if not fits:
         raise DamagedSnapshot(f"{path}: a snapshot of another model")

@@ -103,13 +103,14 @@ class _Composite:
     operator: str
 
     def __init__(self, triggers: list[Any]) -> None:
-        self.triggers = list(triggers)
         family = StepTrigger if isinstance(self, StepTrigger) else EpochTrigger
-        if not all(isinstance(t, family) for t in self.triggers):
+        listed = isinstance(triggers, (list, tuple))
+        if not listed or not all(isinstance(t, family) for t in triggers):
             raise TypeError(
                 f"`triggers` must be a list of {family.__name__}s. Received: "
                 f"triggers={triggers!r}"
             )
+        self.triggers = list(triggers)
         leaves = [id(leaf) for leaf in self._leaves()]
         if not leaves or len(set(leaves)) < len(leaves):
             raise ValueError(
@@ -219,7 +220,9 @@ class AtStep(StepTrigger):
 class _Patient(StepTrigger):
     """A condition that must hold for `patience` updates in a row.
 
-    Not before `min_steps` updates; after `max_steps` it fires anyway.
+    Not before `min_steps` updates; after `max_steps` it fires anyway. Both
+    count the updates that the trigger has seen, from 1: not those that
+    `skip_nonfinite` skipped, nor those before a `revert()`.
     """
 
     def __init__(
@@ -234,9 +237,8 @@ class _Patient(StepTrigger):
         )
 
     def _patiently(
-        self, holds: Tensor, count: Tensor, signals: Signals
+        self, holds: Tensor, count: Tensor, updates: Tensor
     ) -> tuple[Tensor, Tensor]:
-        updates = signals.step + 1
         count = ops.where(holds, count + 1, 0)
         fired = ops.logical_and(
             count >= self.patience, updates >= self.min_steps
@@ -312,14 +314,15 @@ class ProjectionConverged(_Patient):
         super().__init__(patience, min_steps, max_steps, lowest=2)
 
     def init(self, groups: int) -> list[np.ndarray]:
-        """Returns lambda and the count of updates in a row, both zero."""
-        return [np.zeros(groups), np.zeros(groups)]
+        """Returns lambda, the updates in a row and all updates: zeros."""
+        return [np.zeros(groups) for _ in range(3)]
 
     def update(
         self, state: list[Tensor], signals: Signals
     ) -> tuple[Tensor, list[Tensor]]:
         """Fires where Lambda and gamma have agreed `patience` times."""
-        average, count = state
+        average, count, updates = state
+        updates = updates + 1
         gamma = rules.projection(signals.step_square, signals.step_descent)
         if not self.relative:
             gamma = gamma * signals.learning_rate
@@ -329,15 +332,16 @@ class ProjectionConverged(_Patient):
             rules.moving_average(average, gamma, signals.beta_2),
             average,
         )
-        corrected = average / signals.correction_2
+        beta_2 = ops.cast(signals.beta_2, updates.dtype)
+        corrected = average / (1 - ops.power(beta_2, updates))
         limit = self.tolerance
         if self.relative:
             limit = limit * ops.abs(corrected)
         holds = ops.logical_and(exists, ops.abs(corrected - gamma) < limit)
         # k = 1: equal by definition.
-        holds = ops.logical_and(holds, signals.step >= 1)
-        fired, count = self._patiently(holds, count, signals)
-        return fired, [average, count]
+        holds = ops.logical_and(holds, updates > 1)
+        fired, count = self._patiently(holds, count, updates)
+        return fired, [average, count, updates]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -397,8 +401,8 @@ class GradientSignalToNoise(_Patient):
         super().__init__(patience, min_steps, max_steps, lowest=1)
 
     def init(self, groups: int) -> list[np.ndarray]:
-        """Returns the count of updates in a row, zero."""
-        return [np.zeros(groups)]
+        """Returns the updates in a row and all updates: zeros."""
+        return [np.zeros(groups), np.zeros(groups)]
 
     def update(
         self, state: list[Tensor], signals: Signals
@@ -409,8 +413,10 @@ class GradientSignalToNoise(_Patient):
         total = signals.second_moment / signals.correction_2
         # (r - c) / (1 - r) < threshold, without dividing by r's zeros.
         holds = signal - noise_floor * total < self.threshold * (total - signal)
-        fired, count = self._patiently(holds, state[0], signals)
-        return fired, [count]
+        count, updates = state
+        updates = updates + 1
+        fired, count = self._patiently(holds, count, updates)
+        return fired, [count, updates]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
@@ -749,7 +755,9 @@ class MetricReached(EpochTrigger):
 
     def update(self, value: float) -> bool:
         """Holds where the value is equal to the target or better."""
-        return self._sign * (value - self.target) >= 0
+        # As Keras logs it: float32's 0.9 is below Python's.
+        distance = float(np.float32(value)) - float(np.float32(self.target))
+        return self._sign * distance >= 0
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

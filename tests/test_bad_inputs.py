@@ -15,6 +15,7 @@ from keras_hybrid.callbacks import hybrid_optimizer
 from keras_hybrid.recipes import Plan, Recipe
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
+    AnyStep,
     AtEpoch,
     AtStep,
     GeneralizationGap,
@@ -39,6 +40,9 @@ ARGUMENTS = [
     (AtStep, {"n": True}, TypeError, INTEGER.format(0)),
     (AtStep, {"n": "1"}, TypeError, INTEGER.format(0)),
     (AtStep, {"n": None}, TypeError, INTEGER.format(0)),
+    (AtStep, {"n": np.array(3.7)}, TypeError, INTEGER.format(0)),
+    (AtStep, {"n": np.array([3, 4])}, TypeError, INTEGER.format(0)),
+    (AnyStep, {"triggers": 3}, TypeError, "a list of StepTriggers"),
     (ProjectionConverged, {"tolerance": 0}, ValueError, POSITIVE),
     (ProjectionConverged, {"tolerance": -1}, ValueError, POSITIVE),
     (ProjectionConverged, {"tolerance": NAN}, ValueError, POSITIVE),

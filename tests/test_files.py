@@ -158,6 +158,29 @@ def test_snapshots_of_every_dtype_are_restored(dtype, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_snapshot_of_another_half_precision_is_refused(tmp_path):
+    path = tmp_path / "s.npz"
+    snapshot.save(path, dense_model("bfloat16"), {"loss": [1.0]})
+    with pytest.raises(snapshot.DamagedSnapshot, match="another model"):
+        snapshot.restore(path, dense_model("float16"))
+
+
+def test_a_snapshot_from_before_dtypes_were_kept_is_restored(tmp_path):
+    path, model = tmp_path / "s.npz", dense_model("bfloat16")
+    snapshot.save(path, model, {"loss": [1.0]})
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {n: file[n] for n in file.files if n != "dtypes"}
+    np.savez(path, **arrays)
+    assert snapshot.restore(path, model) == {"loss": [1.0]}
+
+
+def test_texts_in_json_keep_their_spaces(tmp_path):
+    content = {"text": "a [  1.   2. ] b", "numbers": [1, 2], "none": []}
+    files.write_json(tmp_path / "a.json", {"format": 1, **content})
+    assert files.read_json(tmp_path / "a.json", 1, "test") == content
+    assert '"numbers": [ 1, 2 ]' in (tmp_path / "a.json").read_text()
+
+
 # ---- Nothing on the disk is a program ---------------------------------------
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from keras_hybrid import HybridOptimizer, blocks
 from keras_hybrid.transitions import Blend
-from keras_hybrid.triggers import AtStep
+from keras_hybrid.triggers import AtStep, ProjectionConverged
 
 SHAPES = [(3, 2), (2,)]
 BLEND = {"trigger": AtStep(3), "transition": Blend(3), "sgd_scale": "norm"}
@@ -118,6 +118,57 @@ def test_without_poison_the_option_changes_nothing():
         assert optimizer.skipped_steps == 0
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_steps_are_those_of_a_training_without_poison(jit_compile):
+    def weights(poisoned):
+        variables = variables_of()
+        optimizer = HybridOptimizer(
+            0.1, skip_nonfinite=True, jit_compile=jit_compile
+        )
+        for step in range(-poisoned, 4):
+            bad = np.nan if step < 0 else None
+            optimizer.apply(gradients_of(step, bad=bad), variables)
+        assert optimizer.skipped_steps == poisoned
+        return [v.numpy() for v in variables]
+
+    for ours, expected in zip(weights(3), weights(0), strict=True):
+        np.testing.assert_array_equal(ours, expected)
+
+
+@pytest.mark.parametrize("poisoned", [0, 1, 3])
+def test_a_trigger_counts_what_it_has_seen(poisoned):
+    optimizer = HybridOptimizer(
+        1e-3,
+        trigger=ProjectionConverged(0.01, patience=1, min_steps=2),
+        skip_nonfinite=True,
+        jit_compile=False,
+    )
+    variable = keras.Variable(np.ones(50), dtype="float64")
+    rng = np.random.default_rng(0)
+    for _ in range(poisoned):
+        optimizer.apply([tf.fill([50], tf.cast(np.nan, "float64"))], [variable])
+    while not optimizer.has_switched:
+        optimizer.apply([tf.constant(rng.normal(size=50))], [variable])
+    assert optimizer.switch_step - poisoned == 23
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_norm_that_overflows_is_skipped(jit_compile):
+    variable = keras.Variable([1.0, 1.0])
+    optimizer = HybridOptimizer(
+        0.1,
+        skip_nonfinite=True,
+        global_clipnorm=1.0,
+        jit_compile=jit_compile,
+    )
+    optimizer.apply([tf.constant([1e20, 1.0])], [variable])
+    np.testing.assert_array_equal(variable.numpy(), [1.0, 1.0])
+    assert optimizer.skipped_steps == 1
+    optimizer.apply([tf.constant([1e10, 1.0])], [variable])
+    assert optimizer.skipped_steps == 1
+    assert np.isfinite(variable.numpy()).all()
 
 
 def test_without_the_option_the_poison_stays():

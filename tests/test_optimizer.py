@@ -1,7 +1,9 @@
 """The optimizer against Keras' own, and against its formula in float64."""
 
+import copy
 import functools
 import math
+import pickle
 
 import keras
 import numpy as np
@@ -1171,7 +1173,9 @@ def test_a_variable_without_estimate_takes_the_models():
     assert own._scales.numpy()[0] != whole._scales.numpy()[0]
 
 
-@pytest.mark.parametrize("sgd_scale", ["projection", "norm"])
+@pytest.mark.parametrize(
+    "sgd_scale", ["projection", "momentum", "norm", "swats"]
+)
 def test_rho_lies_between_its_values_with_partial_updates(sgd_scale):
     # The second variable sits out every other update. For g = 1 and beta_1 = 0
     # both |p| / |m| and p.p / p.g are p = sqrt((1 - 0.9^k) / (1 - 0.9^n)) in
@@ -1193,6 +1197,27 @@ def test_rho_lies_between_its_values_with_partial_updates(sgd_scale):
     optimizer.switch()
     rho = optimizer._scales.numpy()[1]
     assert min(values) - 1e-6 <= rho <= max(values) + 1e-6
+
+
+@pytest.mark.parametrize("sgd_scale", ["projection", "norm", "swats"])
+def test_an_estimate_rests_where_its_variable_is_not_updated(sgd_scale):
+    def estimate(absent):
+        optimizer = HybridOptimizer(
+            0.01, sgd_scale=sgd_scale, beta_1=0.0, jit_compile=False
+        )
+        w, u = (keras.Variable(1.0, dtype="float64") for _ in range(2))
+        optimizer.build([w, u])
+        one = tf.constant(1.0, "float64")
+        for _ in range(3):
+            optimizer.apply([one, one], [w, u])
+        before = optimizer._scale_numerators.numpy()[1]
+        for _ in range(absent):
+            optimizer.apply([one], [w])
+        assert optimizer._scale_numerators.numpy()[1] == before
+        optimizer.switch()
+        return optimizer._scales.numpy()[1]
+
+    assert estimate(absent=0) == estimate(absent=50)
 
 
 def test_schedule_matched_control_is_adam_with_the_same_curve():
@@ -1418,11 +1443,30 @@ def test_a_reverted_trigger_starts_anew():
     assert optimizer.switch_step == 4
     update()
     optimizer.revert()
-    update()
-    update()
+    for _ in range(3):
+        update()
     assert not optimizer.has_switched
     update()
-    assert optimizer.switch_step == 8
+    assert optimizer.switch_step == 9
+
+
+def test_a_reverted_projection_settles_as_the_first_time():
+    optimizer = HybridOptimizer(
+        0.01,
+        trigger=ProjectionConverged(0.1, patience=3, min_steps=30),
+        jit_compile=False,
+    )
+    variable = keras.Variable(np.ones(3), dtype="float64")
+    gradient = tf.constant([1.0, 2.0, 3.0], "float64")
+    taken = []
+    for _ in range(3):
+        start = int(optimizer.iterations.numpy())
+        while not optimizer.has_switched and len(taken) < 200:
+            optimizer.apply([gradient], [variable])
+        taken.append(optimizer.switch_step - start)
+        optimizer.revert()
+    # Constant gradients: gamma does not move, Lambda is gamma.
+    assert taken == [30, 30, 30]
 
 
 class AtBatch(keras.callbacks.Callback):
@@ -1916,3 +1960,85 @@ def test_learning_rate_callbacks_act_in_both_phases(phase):
         train(plateau, "fit", callbacks=[reduce])
         # Nothing improves by 1e9: reduced after the second and third epoch.
         np.testing.assert_allclose(plateau.learning_rate, 2e-4, rtol=1e-5)
+
+
+# ---- Arguments assigned -----------------------------------------------------
+
+
+@pytest.mark.parametrize("when", ["before", "built", "by hand"])
+def test_an_assigned_transition_is_the_one_that_runs(when):
+    trigger = None if when == "by hand" else AtStep(3)
+    optimizer = HybridOptimizer(0.01, trigger=trigger, jit_compile=False)
+    variable = keras.Variable([1.0, 2.0])
+    if when == "built":
+        optimizer.build([variable])
+    optimizer.transition = Blend(4)
+    for _ in range(3):
+        optimizer.apply([2 * variable.value], [variable])
+    if when == "by hand":
+        optimizer.switch()
+    weights = []
+    for _ in range(4):
+        weights.append(optimizer.sgd_fraction)
+        optimizer.apply([2 * variable.value], [variable])
+    np.testing.assert_allclose(weights, [0.25, 0.5, 0.75, 1.0])
+
+
+def test_an_assigned_sgd_learning_rate_is_checked():
+    optimizer = HybridOptimizer(0.01, jit_compile=False)
+    optimizer.sgd_learning_rate = 1
+    assert optimizer.sgd_learning_rate == 1.0
+    assert isinstance(optimizer.sgd_learning_rate, float)
+    with pytest.raises(ValueError, match="sgd_learning_rate=0"):
+        optimizer.sgd_learning_rate = 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("amsgrad", True),
+        ("scope", "variable"),
+        ("scale_scope", "model"),
+        ("trigger", ProjectionConverged()),
+    ],
+)
+def test_what_decides_the_variables_is_set_before_they_are(name, value):
+    optimizer = HybridOptimizer(0.01, jit_compile=False)
+    before = getattr(optimizer, name)
+    optimizer.build([keras.Variable([1.0, 2.0])])
+    with pytest.raises(ValueError, match=f"`{name}` decides.*{name}="):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) == before
+    setattr(optimizer, name, before)
+    optimizer.trigger = AtStep(5)  # It has no state.
+
+
+# ---- Copies of an optimizer that is not built -------------------------------
+
+
+def test_a_copy_before_the_first_update_knows_the_length():
+    optimizer = HybridOptimizer(cooldown=Cooldown())
+    optimizer.training_steps = 10
+    for again in (
+        copy.deepcopy(optimizer),
+        pickle.loads(pickle.dumps(optimizer)),
+    ):
+        assert again.training_steps == 10
+        again.apply([tf.ones(2)], [keras.Variable([1.0, 2.0])])
+
+
+def test_a_copy_before_the_first_update_cannot_exclude_variables():
+    variable = keras.Variable([1.0, 2.0])
+    optimizer = HybridOptimizer(weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[variable])
+    with pytest.raises(ValueError, match="var_names.*not built"):
+        copy.deepcopy(optimizer)
+    optimizer.build([variable])
+    copy.deepcopy(optimizer)
+
+
+def test_layers_of_unnamed_tensorflow_variables_are_their_own():
+    variables = [tf.Variable(1.0), tf.Variable(2.0)]
+    optimizer = HybridOptimizer(scope="layer", jit_compile=False)
+    optimizer.build(variables)
+    assert len(optimizer.switch_steps) == 2

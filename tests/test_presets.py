@@ -711,6 +711,8 @@ REFUSED = [
     refused("GNMT", ValueError, "decay_rate=1.5", decay_rate=1.5),
     refused("GNMT", ValueError, "decay_rate=0", decay_rate=0),
     refused("GNMT", TypeError, "decay_steps=1.5", decay_steps=[1.5]),
+    refused("GNMT", TypeError, "decay_steps=9", decay_steps=9),
+    refused("GNMT", TypeError, "decay_steps=None", decay_steps=None),
     refused(
         "GNMT",
         ValueError,
@@ -730,8 +732,8 @@ REFUSED = [
     refused(
         "Grafted", ValueError, "scale_scope='all'", scale_scope="all", **STEP_30
     ),
-    refused("RMSpropWarmup", ValueError, "steps=0", warmup_steps=0),
-    refused("RMSpropWarmup", TypeError, "steps='9'", warmup_steps="9"),
+    refused("RMSpropWarmup", ValueError, "warmup_steps=0", warmup_steps=0),
+    refused("RMSpropWarmup", TypeError, "warmup_steps='9'", warmup_steps="9"),
     refused(
         "RMSpropWarmup",
         ValueError,

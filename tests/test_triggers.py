@@ -296,7 +296,7 @@ def test_signal_to_noise_threshold_is_the_formulas(threshold):
             second_moment=[v_hat * (1 - BETA_2 ** (step + 1))],
         )
         trigger = GradientSignalToNoise(threshold, patience=1, min_steps=1)
-        fired, _ = trigger.update([tensor([0.0])], sample)
+        fired, _ = trigger.update([tensor(s) for s in trigger.init(1)], sample)
         assert bool(fired[0]) == expected
 
 
@@ -319,7 +319,7 @@ def test_signal_to_noise_of_synthetic_gradients(snr):
     # Three standard errors of both sums are within 5 %.
     for factor, expected in ((1.05, True), (0.95, False)):
         trigger = GradientSignalToNoise(snr * factor, patience=1, min_steps=1)
-        fired, _ = trigger.update([tensor([0.0])], sample)
+        fired, _ = trigger.update([tensor(s) for s in trigger.init(1)], sample)
         assert bool(fired[0]) == expected
 
 
@@ -529,8 +529,11 @@ def test_generalization_gap_takes_a_negative_threshold():
         (("val_loss", 0.5), [0.6, 0.5, 0.4, NAN], [0, 1, 1, 0]),
         (("score", 2.0, "max"), [1, 3, 2], [0, 1, 1]),
         (("score", 2.0, "min"), [1, 3, 2], [1, 0, 1]),
+        # As Keras logs 0.9 and 0.1.
+        (("val_accuracy", 0.9), [float(np.float32(0.9))], [1]),
+        (("val_loss", 0.1), [float(np.float32(0.1))], [1]),
     ],
-    ids=["accuracy", "loss", "max", "min"],
+    ids=["accuracy", "loss", "max", "min", "float32 max", "float32 min"],
 )
 def test_metric_reached(args, values, expected):
     assert updates(MetricReached(*args), values) == [bool(e) for e in expected]
