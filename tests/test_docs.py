@@ -193,6 +193,8 @@ def test_readme_has_the_changes_of_the_records(arm):
         ("best/cifar10-regularized", "control_decay8"),
         ("best/cifar10-long", "decay8_at20"),
         ("best/cifar10-long", "control_decay8_at20"),
+        ("best/cifar10-longer", "decay8_at20"),
+        ("best/cifar10-longer", "control_decay8_at20"),
     ],
 )
 def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
