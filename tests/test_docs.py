@@ -209,7 +209,8 @@ def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
 @pytest.mark.slow
 # The one on JAX needs a process of its own too: test_backends.py runs it.
 @pytest.mark.parametrize(
-    "name", sorted(set(EXAMPLES) - IN_A_PROCESS - {"data_parallel_jax"})
+    "name",
+    sorted(set(EXAMPLES) - IN_A_PROCESS - {"data_parallel_jax", "imagenet"}),
 )
 def test_examples_run(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
@@ -219,6 +220,15 @@ def test_examples_run(name, tmp_path, monkeypatch, capsys):
     finally:
         keras.mixed_precision.set_global_policy(policy)
     assert capsys.readouterr().out
+
+
+def test_the_imagenet_example_says_what_it_lacks(tmp_path, monkeypatch, capsys):
+    arguments = ["--data-dir", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["imagenet.py", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "examples" / "imagenet.py"), {}, "__main__")
+    assert stopped.value.code == 2
+    assert "ILSVRC2012_img_train.tar" in capsys.readouterr().out
 
 
 @pytest.mark.slow
