@@ -49,7 +49,7 @@ def number(
         if isinstance(plain, bool) or not isinstance(plain, (int, float)):
             raise TypeError(f"{allowed}. Received: {name}={value!r}")
         value = plain
-    inside = (
+    inside = (  # Of the floats: Python's integers have no end.
         abs(value) <= sys.float_info.max
         and (low is None or value >= low)
         and (above is None or value > above)

@@ -163,21 +163,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             learning_rate = checks.number("learning_rate", learning_rate, low=0)
         checks.base_arguments(kwargs)
         super().__init__(learning_rate=learning_rate, **kwargs)
-        self.beta_1 = checks.number("beta_1", beta_1, low=0, below=1)
-        self.beta_2 = checks.number("beta_2", beta_2, low=0, below=1)
-        self.epsilon = checks.number("epsilon", epsilon, above=0)
-        self.amsgrad = checks.boolean("amsgrad", amsgrad)
-        self.momentum = (
-            None
-            if momentum is None
-            else checks.number("momentum", momentum, low=0, below=1)
-        )
-        self.nesterov = checks.boolean("nesterov", nesterov)
-        self.sgd_scale = (
-            checks.choice("sgd_scale", sgd_scale, _SCALE_NEEDS)
-            if isinstance(sgd_scale, str)
-            else checks.number("sgd_scale", sgd_scale, above=0)
-        )
+        # `__setattr__` checks them, here and whenever they are assigned.
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.amsgrad = amsgrad
+        self.momentum = momentum
+        self.nesterov = nesterov
+        self.sgd_scale = sgd_scale
         self.sgd_learning_rate = sgd_learning_rate
         if sgd_learning_rate is not None and sgd_scale != "projection":
             raise ValueError(
@@ -185,43 +178,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 f"Received: sgd_scale={sgd_scale!r}, "
                 f"sgd_learning_rate={sgd_learning_rate!r}"
             )
-        self.carry_momentum = checks.boolean("carry_momentum", carry_momentum)
-        self.trigger = checks.instance_or_none(
-            "trigger",
-            trigger,
-            StepTrigger,
-            "a step trigger (AtStep, ProjectionConverged, "
-            "GradientSignalToNoise); epoch triggers go to SwitchCallback",
-        )
-        unknown = set(() if trigger is None else trigger.needs) - SUMS
-        if unknown:
-            raise ValueError(
-                f"`needs` of a trigger may hold {', '.join(sorted(SUMS))}. "
-                f"Received: needs={sorted(unknown)}"
-            )
-        self.transition = (
-            checks.instance_or_none(
-                "transition", transition, Transition, "Hard(...) or Blend(...)"
-            )
-            or Hard()
-        )
-        self.scope = checks.choice("scope", scope, SCOPES)
-        self.scale_scope = checks.choice("scale_scope", scale_scope, SCOPES)
-        self.cooldown = checks.instance_or_none(
-            "cooldown", cooldown, Cooldown, "Cooldown(...)"
-        )
-        self.jit_compile = checks.choice(
-            "jit_compile", jit_compile, (True, False, "auto")
-        )
-        if jit_compile is True and keras.backend.backend() != "tensorflow":
-            raise ValueError(
-                "`jit_compile` can only be True on the TensorFlow backend "
-                "(JAX compiles the whole training step itself). Received: "
-                f"jit_compile=True, backend={keras.backend.backend()!r}"
-            )
-        self.scale_multiplier = checks.number(
-            "scale_multiplier", scale_multiplier, above=0
-        )
+        self.carry_momentum = carry_momentum
+        self.trigger: Any = trigger
+        self.transition: Any = transition
+        self.scope = scope
+        self.scale_scope = scale_scope
+        self.cooldown: Any = cooldown
+        self.jit_compile = jit_compile
+        self.scale_multiplier = scale_multiplier
         if self.scale_multiplier != 1 and not self._estimated:
             raise ValueError(
                 "`scale_multiplier` is a factor on the estimated rho: with a "
@@ -236,7 +200,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
-        self.skip_nonfinite = checks.boolean("skip_nonfinite", skip_nonfinite)
+        self.skip_nonfinite = skip_nonfinite
         self._told_training_steps: int | None = None
         self._rebindable = False
         self._clips_in_update = False
@@ -501,13 +465,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
     def _count_if_skipped(self, grads: Sequence[Tensor]) -> Tensor:
         """Returns whether the gradients and their norm are finite; counts."""
-        finite = functools.reduce(
-            ops.logical_and, [ops.all(ops.isfinite(g)) for g in grads]
-        )
         if self.global_clipnorm:
-            # Its square may overflow where no gradient does.
-            scale = self._clip_scales(grads)[0]
-            finite = ops.logical_and(finite, ops.isfinite(scale))
+            # NaN where a gradient is not finite, or its square overflows.
+            finite = ops.isfinite(self._clip_scales(grads)[0])
+        else:
+            finite = functools.reduce(
+                ops.logical_and, [ops.all(ops.isfinite(g)) for g in grads]
+            )
         skipped = ops.cast(ops.logical_not(finite), self._skipped_steps.dtype)
         self.assign_add(self._skipped_steps, skipped)
         return finite
@@ -1326,14 +1290,15 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Always reaches the setter of `training_steps`.
 
         Keras' own drops an assignment whose value the property returns
-        already, as after a restore. Arguments are constants of the compiled
-        update, which is compiled anew when one is changed.
+        already, as after a restore. Arguments are checked as by the
+        constructor; they are constants of the compiled update, which is
+        compiled anew when one is changed.
         """
         if name == "training_steps":
             object.__setattr__(self, name, value)
             return
-        if name == "sgd_learning_rate":
-            value = _sgd_learning_rate(value)
+        if name in _CHECKS:
+            value = _CHECKS[name](name, value)
         if self.__dict__.get("built"):
             self._check_state_fits(name, value)
         super().__setattr__(name, value)
@@ -1488,7 +1453,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         built = self._has_state()
         config = keras.saving.serialize_keras_object(self)
         pattern = getattr(self, "_exclude_from_weight_decay_pattern", None)
-        told = self._told_training_steps
+        steps = self.training_steps
         if not built:
             if getattr(self, "_exclude_from_weight_decay", None):
                 raise ValueError(
@@ -1497,7 +1462,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     "first update, or give `var_names`. Received: an optimizer "
                     "that is not built"
                 )
-            return _unpickled, (config, pattern, None, None, told)
+            return _unpickled, (config, pattern, None, None, steps)
         shapes = [
             (
                 getattr(v, "path", v.name),
@@ -1509,7 +1474,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             for v in self._trainable_variables
         ]
         values = [v.numpy() for v in self.variables]
-        return _unpickled, (config, pattern, shapes, values, told)
+        return _unpickled, (config, pattern, shapes, values, steps)
 
     def _check_variables_are_known(self, variables: Sequence[Any]) -> None:
         """Binds an unpickled optimizer to the first fitting variables."""
@@ -1541,10 +1506,14 @@ _PARTS = ("trigger", "transition", "cooldown")
 
 
 def _unpickled(
-    config: Any, pattern: Any, shapes: Any, values: Any, told: int | None = None
+    config: Any,
+    pattern: Any,
+    shapes: Any,
+    values: Any,
+    steps: int | None = None,
 ) -> HybridOptimizer:
     optimizer = keras.saving.deserialize_keras_object(config)
-    optimizer._told_training_steps = told
+    optimizer._told_training_steps = steps
     if pattern is not None:
         optimizer._exclude_from_weight_decay_pattern = pattern
     if shapes is not None:
@@ -1563,7 +1532,6 @@ def _unpickled(
         optimizer.build(stand_ins)
         for variable, value in zip(optimizer.variables, values, strict=True):
             variable.assign(value)
-        optimizer._told_training_steps = optimizer.training_steps
         optimizer._rebindable = True
     return optimizer
 
@@ -1590,9 +1558,81 @@ def _weight_at_start(transition: Transition) -> float:
     return float(ops.convert_to_numpy(weight))
 
 
-def _sgd_learning_rate(value: Any) -> Any:
+def _momentum(name: str, value: Any) -> float | None:
+    return None if value is None else _BELOW_ONE(name, value)
+
+
+def _sgd_scale(name: str, value: Any) -> str | float:
+    if isinstance(value, str):
+        return checks.choice(name, value, _SCALE_NEEDS)
+    return _POSITIVE(name, value)
+
+
+def _sgd_learning_rate(name: str, value: Any) -> Any:
     if value is None or isinstance(
         value, keras.optimizers.schedules.LearningRateSchedule
     ):
         return value
-    return checks.number("sgd_learning_rate", value, above=0)
+    return _POSITIVE(name, value)
+
+
+def _trigger(name: str, value: Any) -> StepTrigger | None:
+    trigger = checks.instance_or_none(
+        name,
+        value,
+        StepTrigger,
+        "a step trigger (AtStep, ProjectionConverged, "
+        "GradientSignalToNoise); epoch triggers go to SwitchCallback",
+    )
+    unknown = set(() if trigger is None else trigger.needs) - SUMS
+    if unknown:
+        raise ValueError(
+            f"`needs` of a trigger may hold {', '.join(sorted(SUMS))}. "
+            f"Received: needs={sorted(unknown)}"
+        )
+    return trigger
+
+
+def _transition(name: str, value: Any) -> Transition:
+    allowed = "Hard(...) or Blend(...)"
+    return checks.instance_or_none(name, value, Transition, allowed) or Hard()
+
+
+def _cooldown(name: str, value: Any) -> Cooldown | None:
+    return checks.instance_or_none(name, value, Cooldown, "Cooldown(...)")
+
+
+def _jit_compile(name: str, value: Any) -> bool | str:
+    checks.choice(name, value, (True, False, "auto"))
+    if value is True and keras.backend.backend() != "tensorflow":
+        raise ValueError(
+            "`jit_compile` can only be True on the TensorFlow backend "
+            "(JAX compiles the whole training step itself). Received: "
+            f"jit_compile=True, backend={keras.backend.backend()!r}"
+        )
+    return value
+
+
+_BELOW_ONE = functools.partial(checks.number, low=0, below=1)
+_POSITIVE = functools.partial(checks.number, above=0)
+_SCOPE = functools.partial(checks.choice, choices=SCOPES)
+# What each argument may be; its value as it is kept.
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "beta_1": _BELOW_ONE,
+    "beta_2": _BELOW_ONE,
+    "epsilon": _POSITIVE,
+    "amsgrad": checks.boolean,
+    "momentum": _momentum,
+    "nesterov": checks.boolean,
+    "sgd_scale": _sgd_scale,
+    "sgd_learning_rate": _sgd_learning_rate,
+    "carry_momentum": checks.boolean,
+    "trigger": _trigger,
+    "transition": _transition,
+    "scope": _SCOPE,
+    "scale_scope": _SCOPE,
+    "cooldown": _cooldown,
+    "jit_compile": _jit_compile,
+    "scale_multiplier": _POSITIVE,
+    "skip_nonfinite": checks.boolean,
+}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def save(
             file,
             history=np.array(json.dumps(history)),
             configuration=np.array(_text(configuration)),
-            dtypes=np.array([str(_dtype(v)) for v in variables], "U"),
+            dtypes=np.array(_dtypes(variables), "U"),
             **arrays,
         )
 
@@ -104,6 +104,10 @@ def _dtype(variable: Any) -> np.dtype[Any]:
     return np.dtype(keras.backend.standardize_dtype(variable.dtype))
 
 
+def _dtypes(variables: Sequence[Any]) -> list[str]:
+    return [str(_dtype(v)) for v in variables]
+
+
 def _typed(array: np.ndarray, variable: Any) -> np.ndarray:
     """Gives a dtype back that NumPy's files do not know, as bfloat16."""
     return array.view(_dtype(variable)) if array.dtype.kind == "V" else array
@@ -132,24 +136,20 @@ def restore(
     variables = variables_of(model, without)
     with _opened(path) as file:
         history = _history(path, file)
+        names = [f"variable_{i}" for i in range(len(variables))]
         arrays = [
-            _typed(file[f"variable_{i}"], variable)
-            for i, variable in enumerate(variables)
+            _typed(file[name], variable)
+            for name, variable in zip(names, variables, strict=True)
         ]
         there = str(file["configuration"])
-        extra = len(file.files) - 2 - len(variables)
-        dtypes = [str(_dtype(v)) for v in variables]
-        same_dtypes = True
-        if "dtypes" in file.files:  # Older snapshots have none.
-            same_dtypes = file["dtypes"].tolist() == dtypes
-            extra -= 1
-    fits = (
-        extra == 0
-        and same_dtypes
-        and all(
-            tuple(v.shape) == a.shape and _dtype(v) == a.dtype
-            for v, a in zip(variables, arrays, strict=True)
-        )
+        dtypes = _dtypes(variables)
+        # Older snapshots have none.
+        kept = file["dtypes"].tolist() if "dtypes" in file.files else dtypes
+        extra = {*file.files} - {*names, "history", "configuration", "dtypes"}
+    fits = not extra and kept == dtypes
+    fits = fits and all(
+        tuple(v.shape) == a.shape and _dtype(v) == a.dtype
+        for v, a in zip(variables, arrays, strict=True)
     )
     if not fits:
         raise DamagedSnapshot(f"{path}: a snapshot of another model")

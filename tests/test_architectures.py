@@ -1,13 +1,11 @@
 """Named architectures: what Keras does not do already."""
 
-import os
-from pathlib import Path
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from sklearn.datasets import load_sample_images
+from test_datasets import prepared
 
 from keras_hybrid.study import architectures, datasets
 
@@ -91,9 +89,7 @@ def test_contrasts_of_grey_photographs_are_nearly_uncorrelated():
 
 @pytest.mark.slow
 def test_contrasts_of_cifar10_are_nearly_uncorrelated():
-    folder = os.environ.get("TFDS_DATA_DIR")
-    if not folder or not (Path(folder) / "cifar10").exists():
-        pytest.skip("TFDS_DATA_DIR holds no prepared cifar10")
+    prepared("cifar10")
     before, after = correlated(datasets.load("cifar10").train[0][:2000])
     assert before > 0.9
     assert after < 0.15

@@ -220,6 +220,15 @@ def test_missing_set_says_what_provides_it(tmp_path, monkeypatch):
     assert "no network" in str(e.value)
 
 
+def prepared(name):
+    """Returns the folder of a data set; skips the test where it lacks."""
+    root = os.environ.get("TFDS_DATA_DIR")
+    folder = Path(root or "") / name
+    if not root or not folder.exists():
+        pytest.skip(f"TFDS_DATA_DIR holds no prepared {name}")
+    return folder
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "train", "shape"),
@@ -230,9 +239,7 @@ def test_missing_set_says_what_provides_it(tmp_path, monkeypatch):
     ],
 )
 def test_full_sets(name, train, shape):
-    folder = os.environ.get("TFDS_DATA_DIR")
-    if not folder or not (Path(folder) / name).exists():
-        pytest.skip(f"TFDS_DATA_DIR holds no prepared {name}")
+    prepared(name)
     data = datasets.load(name)
     assert data.sizes == {"train": train, "validation": 5000, "test": 10_000}
     assert data.image_shape == shape

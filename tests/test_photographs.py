@@ -2,9 +2,7 @@
 
 import dataclasses
 import io
-import os
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from test_datasets import prepared
 
 from keras_hybrid.study import arms, datasets, protocol
 from keras_hybrid.study.photographs import Photographs
@@ -187,11 +186,7 @@ def test_a_folder_without_a_data_set_is_no_choice(tmp_path):
 
 @pytest.fixture
 def tiny_imagenet():
-    root = os.environ.get("TFDS_DATA_DIR", "")
-    folder = Path(root) / "tiny_imagenet_20" / "1.0.0"
-    if not folder.exists():
-        pytest.skip("TFDS_DATA_DIR holds no prepared tiny_imagenet_20")
-    return str(folder)
+    return str(prepared("tiny_imagenet_20") / "1.0.0")
 
 
 @pytest.mark.slow

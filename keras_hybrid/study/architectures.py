@@ -112,6 +112,12 @@ class FusedNormalization(layers.BatchNormalization):
         return outputs
 
 
+def _normalized(x: Any) -> Any:
+    """Batch normalization, ReLU."""
+    x = FusedNormalization(momentum=0.9)(x)
+    return layers.Activation("relu")(x)
+
+
 def _contrasts(channels: int) -> np.ndarray:
     """Returns filters (2, 2, channels, 8 x channels) for photographs.
 
@@ -148,8 +154,7 @@ def _whitened(x: Any) -> Any:
         kernel_initializer=keras.initializers.Constant(filters),
         trainable=False,
     )(x)
-    x = FusedNormalization(momentum=0.9)(x)
-    return layers.Activation("relu")(x)
+    return _normalized(x)
 
 
 def _convolution(filters: int, pool: bool = False) -> Callable[..., Any]:
@@ -159,8 +164,7 @@ def _convolution(filters: int, pool: bool = False) -> Callable[..., Any]:
         x = layers.Conv2D(filters, 3, padding="same", use_bias=False)(x)
         if pool:
             x = layers.MaxPooling2D()(x)
-        x = FusedNormalization(momentum=0.9)(x)
-        return layers.Activation("relu")(x)
+        return _normalized(x)
 
     return apply
 
