@@ -149,7 +149,7 @@ def test_a_trigger_counts_what_it_has_seen(poisoned):
     rng = np.random.default_rng(0)
     for _ in range(poisoned):
         optimizer.apply([tf.fill([50], tf.cast(np.nan, "float64"))], [variable])
-    while not optimizer.has_switched:
+    for _ in range(30):
         optimizer.apply([tf.constant(rng.normal(size=50))], [variable])
     assert optimizer.switch_step - poisoned == 23
 

@@ -1461,7 +1461,7 @@ def test_a_reverted_projection_settles_as_the_first_time():
     taken = []
     for _ in range(3):
         start = int(optimizer.iterations.numpy())
-        while not optimizer.has_switched and len(taken) < 200:
+        for _ in range(40):
             optimizer.apply([gradient], [variable])
         taken.append(optimizer.switch_step - start)
         optimizer.revert()
