@@ -8,7 +8,7 @@ if os.path.basename(sys.argv[0]) == "keras-hybrid":
     # start-up notes would run through the progress bar.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from keras_hybrid import presets, transitions, triggers
+from keras_hybrid import presets, scales, transitions, triggers
 from keras_hybrid._version import __version__
 from keras_hybrid.backup import ExactBackup
 from keras_hybrid.callbacks import DivergenceGuard, SwitchCallback
@@ -21,6 +21,7 @@ __all__ = [
     "SwitchCallback",
     "__version__",
     "presets",
+    "scales",
     "transitions",
     "triggers",
 ]

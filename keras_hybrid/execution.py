@@ -6,6 +6,7 @@ imports TensorFlow.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -99,15 +100,6 @@ def dense(grad: Any) -> Any:
     return grad
 
 
-def compute_dtype(variable: Any) -> str:
-    """The dtype of a variable's update: half precision is too narrow.
-
-    In float16 the adaptive scale 1 / epsilon would overflow.
-    """
-    dtype = str(keras.backend.standardize_dtype(variable.dtype))
-    return "float32" if dtype in ("float16", "bfloat16") else dtype
-
-
 def inside_a_graph() -> bool:
     """Whether a tf.function is being traced."""
     if keras.backend.backend() != "tensorflow":
@@ -139,6 +131,20 @@ def is_readable(variable: Any) -> bool:
     return variable._value is not None and not isinstance(
         variable.value, jax.core.Tracer
     )
+
+
+def read(variable: Any) -> Tensor:
+    """Returns a variable's value as it is now.
+
+    On TensorFlow `convert_to_tensor` hands on the variable itself, which is
+    read where it is used, perhaps after an assignment.
+    """
+    value = keras.ops.convert_to_tensor(variable)
+    if keras.backend.backend() != "tensorflow":
+        return value
+    import tensorflow as tf
+
+    return tf.convert_to_tensor(value)
 
 
 def square_sum(x: Tensor) -> Tensor:
@@ -191,37 +197,97 @@ class Functions:
         }
 
 
-def dispatch(
-    all_switched: Tensor,
-    none_switched: Tensor | None,
-    run: Callable[[str], None],
-) -> None:
-    """Runs the phase that applies: "adaptive", "mixed" or "sgd".
+# The functions of `shared`, the last ones that were asked for: a process may
+# train models of ever new shapes.
+_SHARED: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+_MOST_SHARED = 256
 
-    A `cond` inside XLA computes both branches; this one is outside, so only
-    one phase is computed.
+
+def shared(key: Hashable, function: Callable[..., Any]) -> Any:
+    """Returns the XLA-compiled function of that key, made at first.
+
+    It serves every optimizer of the process, so it may hold on to none: it
+    takes handles in place of variables.
 
     Args:
-        all_switched: A bool tensor: SGD alone is left.
-        none_switched: A bool tensor: Adam alone; None where nothing can lie
-            between the two.
-        run: Makes the update of a phase.
+        key: What the function depends on beside its arguments.
+        function: A Python function.
+    """
+    if key not in _SHARED:
+        import tensorflow as tf
+
+        _SHARED[key] = tf.function(function, jit_compile=True, autograph=False)
+        if len(_SHARED) > _MOST_SHARED:
+            _SHARED.popitem(last=False)
+    _SHARED.move_to_end(key)
+    return _SHARED[key]
+
+
+def shared_functions() -> dict[Hashable, Any]:
+    """Returns the functions of `shared` by key."""
+    return dict(_SHARED)
+
+
+def handle(variable: Any) -> Any:
+    """Returns the handle of a Keras or TensorFlow variable's memory."""
+    if isinstance(variable, keras.Variable):
+        variable = variable.value
+    return variable.handle
+
+
+def value(handle: Any, dtype: str, shape: tuple[int, ...]) -> Tensor:
+    """Returns the value behind a handle."""
+    import tensorflow as tf
+
+    found = tf.raw_ops.ReadVariableOp(resource=handle, dtype=dtype)
+    return tf.ensure_shape(found, shape)
+
+
+def case(
+    index: Tensor, branches: Sequence[Callable[[Any], None]], arguments: Any
+) -> None:
+    """Runs one of the branches, which take the same arguments.
+
+    A `cond` inside XLA computes all branches, and `tf.switch_case` would pass
+    each argument through a switch of its own, which costs as much as the
+    update of a small variable. This calls the one function.
+
+    Args:
+        index: An int32 scalar.
+        branches: Functions that use no tensor but their arguments'.
+        arguments: Tensors, in lists and dictionaries.
     """
     import tensorflow as tf
 
-    def branch(phase: str) -> Callable[[], Tensor]:
-        def call() -> Tensor:
-            run(phase)
+    if len(branches) == 1:
+        branches[0](arguments)
+        return
+    places = tf.nest.flatten(arguments)
+    tensors = [x for x in places if x is not None]
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
+
+    def traced(branch: Callable[[Any], None]) -> Any:
+        def call(tensors: list[Tensor]) -> Tensor:
+            left = iter(tensors)
+            own = [None if x is None else next(left) for x in places]
+            branch(tf.nest.pack_sequence_as(arguments, own))
             return tf.constant(0)
 
-        return call
+        function = tf.function(call, autograph=False)
+        concrete = function.get_concrete_function(specs)
+        if concrete.captured_inputs:
+            raise RuntimeError(
+                "A branch of the update uses tensors beside its arguments: "
+                f"{concrete.captured_inputs}"
+            )
+        return concrete
 
-    def before() -> Tensor:
-        if none_switched is None:
-            return branch("adaptive")()
-        return tf.cond(none_switched, branch("adaptive"), branch("mixed"))
-
-    tf.cond(all_switched, branch("sgd"), before)
+    tf.raw_ops.Case(
+        branch_index=index,
+        input=tensors,
+        Tout=[tf.int32],
+        branches=[traced(branch) for branch in branches],
+    )
 
 
 def run_if(condition: Tensor, run: Callable[[], None]) -> None:

@@ -11,24 +11,36 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import blocks, checks, execution, recipes, rules
-from keras_hybrid.groups import SCOPES, grouped
+from keras_hybrid import (
+    blocks,
+    checks,
+    clusters,
+    execution,
+    kernels,
+    recipes,
+    rules,
+    statistics,
+)
+from keras_hybrid.groups import SCOPES, Groups, grouped
+from keras_hybrid.layouts import PLANNED, Layout, settings_of
+from keras_hybrid.scales import (
+    LearningRate,
+    Scale,
+    Slots,
+    rate_or_schedule,
+    scale_argument,
+    scale_of,
+    slot_sums,
+)
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import SUMS, Signals, StepTrigger
+from keras_hybrid.units import SCALE_SCOPES, spread, units_of
 
 Tensor = Any
 
 # Room for the state of the epoch triggers that SwitchCallback watches: the
 # number of variables may not depend on them, or checkpoints would not load.
 EPOCH_STATE_SIZE = 32
-
-# What each estimate of rho reads of an update.
-_SCALE_NEEDS = {
-    "projection": {"step_square", "step_descent"},
-    "swats": {"step_square", "step_descent"},
-    "momentum": {"step_square", "step_moment"},
-    "norm": {"step_square", "moment_square"},
-}
 
 
 class NoEstimate(ValueError):
@@ -61,23 +73,19 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         amsgrad: Boolean: use the largest second moment so far. Default False.
         momentum: Float in [0, 1), of the SGD phase; None (default): beta_1.
         nesterov: Boolean: Nesterov momentum in the SGD phase. Default False.
-        sgd_scale: What rho is, with p the adaptive step at unit learning rate
-            and E the moving average over updates (beta_2, bias-corrected).
-            `"projection"` (default): E[p.p] / E[-p.g], SWATS' gamma with each
-            part averaged before the division. `"momentum"`: E[p.p] / E[p.m],
-            the same with SGD's own direction m in place of g: under gradient
-            noise up to 1 + beta_1 times as large. `"swats"`: E[p.p / -p.g],
-            the paper's own, in which single updates with p.g near 0 weigh
-            thousandfold. `"norm"`: E[|p| / |m|] (learning-rate grafting). A
-            positive float: rho itself. A group without a positive estimate
-            (its gradient was always zero, say) takes the whole model's.
+        sgd_scale: What rho is: a scale (`keras_hybrid.scales`), the name of
+            one, or rho itself as a positive float. With p the adaptive step
+            at unit learning rate: `"slots"` (default): sum(p.p) / sum(p.m) of
+            Adam's slots as the switch finds them, which costs nothing before
+            it. Averaged over the updates before the switch, which costs a pass
+            over the slots in each: `"projection"`, `"momentum"`, `"swats"`
+            (the paper's) and `"norm"`. Weights without an estimate of their
+            own (their gradient was always zero, say) take their variable's, or
+            the whole model's.
         sgd_learning_rate: None (default), or the SGD learning rate in the
-            convention of keras.optimizers.SGD(momentum=...), in place of
-            `sgd_scale`. A float a: a at the switch, following `learning_rate`
-            in proportion from there (rho = a / ((1 - momentum) *
-            learning_rate), with the first learning rate after the switch that
-            is not 0: do not switch inside a warm-up). A LearningRateSchedule:
-            counted in updates from the switch, whatever `learning_rate` does.
+            convention of keras.optimizers.SGD(momentum=...), a float or a
+            LearningRateSchedule counted from the switch, in place of
+            `sgd_scale`: the short form of `scales.LearningRate`.
         carry_momentum: Boolean: the SGD phase goes on with m (default), or
             starts it from zero (False).
         trigger: None (default) or a step trigger (`keras_hybrid.triggers`)
@@ -87,15 +95,21 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             is `Hard()`.
         scope: Who switches together: `"model"` (default), `"layer"` (variables
             whose paths share all but the last name) or `"variable"`.
-        scale_scope: How finely rho is estimated: `"variable"` (default),
-            `"layer"` or `"model"`.
+        scale_scope: Who shares one rho: `"unit"` (default): an output unit,
+            which is the last axis; a channel of a depthwise kernel, a row of
+            an embedding table, each weight of a bias or of a normalization's
+            scale. `"variable"`, `"layer"` or `"model"`; `"weight"`: each
+            weight keeps Adam's step size as the switch found it, read from the
+            second moment. What is averaged before the switch knows nothing
+            finer than a variable.
         cooldown: None (default) or a `transitions.Cooldown`: a factor on the
             learning rate that falls from the switch on.
         jit_compile: `"auto"` (default): on the TensorFlow backend the update
             is compiled by XLA, on a CPU large variables in blocks that pass
-            over memory once, unless XLA surrounds it already or a
-            tf.distribute strategy is active. False: never. True: as "auto",
-            but an error under a strategy or on another backend.
+            over memory once, but for what TensorFlow has a kernel of its own;
+            and not where XLA surrounds it already or a tf.distribute strategy
+            is active. False: never. True: as "auto", but an error under a
+            strategy or on another backend.
         scale_multiplier: Positive float, default 1.0: a factor on the
             estimated rho, for searches around the estimate.
         skip_nonfinite: Boolean, default False: an update in which any
@@ -146,13 +160,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         amsgrad: bool = False,
         momentum: float | None = None,
         nesterov: bool = False,
-        sgd_scale: str | float = "projection",
+        sgd_scale: str | float | Scale = "slots",
         sgd_learning_rate: Any = None,
         carry_momentum: bool = True,
         trigger: StepTrigger | None = None,
         transition: Transition | None = None,
         scope: str = "model",
-        scale_scope: str = "variable",
+        scale_scope: str = "unit",
         cooldown: Cooldown | None = None,
         jit_compile: bool | str = "auto",
         scale_multiplier: float = 1.0,
@@ -172,7 +186,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self.nesterov = nesterov
         self.sgd_scale = sgd_scale
         self.sgd_learning_rate = sgd_learning_rate
-        if sgd_learning_rate is not None and sgd_scale != "projection":
+        if sgd_learning_rate is not None and sgd_scale != "slots":
             raise ValueError(
                 "Only one of `sgd_scale` and `sgd_learning_rate` can be set. "
                 f"Received: sgd_scale={sgd_scale!r}, "
@@ -192,6 +206,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "number as `sgd_scale`, or with `sgd_learning_rate`, change "
                 "that number. Received: "
                 f"scale_multiplier={scale_multiplier!r}"
+            )
+        if self._freezes and self._root is not rules.adaptive_root:
+            raise ValueError(
+                "`scale_scope` 'weight' keeps the step sizes of Adam as Keras "
+                f"has it, which {type(self).__name__} has not. Received: "
+                f"scale_scope={scale_scope!r}, sgd_scale={sgd_scale!r}"
             )
         if self._starts_switched and self._estimated:
             raise ValueError(
@@ -216,11 +236,32 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return self.trigger is not None and self.trigger.fires_at_start
 
     @property
+    def _scale(self) -> Any:
+        """How fast, as an object."""
+        if self.sgd_learning_rate is not None:
+            return LearningRate(self.sgd_learning_rate)
+        return scale_of(self.sgd_scale)
+
+    @property
     def _estimated(self) -> bool:
         """Whether rho comes from the adaptive steps."""
-        return self.sgd_learning_rate is None and isinstance(
-            self.sgd_scale, str
-        )
+        return bool(self._scale.estimated)
+
+    @property
+    def _freezes(self) -> bool:
+        """Whether SGD keeps Adam's step size of each weight."""
+        return self._scale.granularity(self.scale_scope) == "weight"
+
+    @property
+    def _sgd_rate(self) -> Any:
+        """The SGD learning rate that was given, None where rho is."""
+        scale = self._scale
+        return scale.learning_rate if isinstance(scale, LearningRate) else None
+
+    @property
+    def _sgd_schedule(self) -> Any:
+        rate = self._sgd_rate
+        return None if isinstance(rate, float) else rate
 
     @property
     def _ever_mixed(self) -> bool:
@@ -275,7 +316,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _build_groups(self, variables: Sequence[Any]) -> None:
         """Assigns each variable its decision group and its scale group."""
         self._groups = grouped(variables, self.scope)
-        self._scale_groups = grouped(variables, self.scale_scope)
+        scope = self._scale.granularity(self.scale_scope)
+        self._units = [units_of(v, scope) for v in variables]
+        self._scale_groups = _scale_groups(variables, scope)
 
     def _add_state(self, variable_count: int) -> None:
         """Adds the small vectors, in a fixed order."""
@@ -283,8 +326,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         starts = self._starts_switched
         start_weight = self._start_weight if starts else 0.0
         start_scale = 0.0
-        if starts and self.sgd_learning_rate is None:
-            start_scale = float(self.sgd_scale)
+        if starts and self._sgd_rate is None:
+            start_scale = self._scale.rho
         # The update that SGD made first, -1 before the switch.
         self._switch_steps = self._vector(
             "switch_step", groups, 0 if starts else -1, dtype="int"
@@ -293,16 +336,20 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._weights = self._vector("sgd_weight", groups, start_weight)
         # Updates of the second moment, for its bias correction.
         self._adaptive_steps = self._vector("adaptive_steps", groups, 0)
-        # rho, one a variable, fixed at the switch; 0 before.
-        self._scales = self._vector("sgd_scale", variable_count, start_scale)
-        # The moving averages whose ratio estimates rho (rules.scale_parts),
-        # one entry a scale group and one for the model.
-        self._scale_numerators = self._vector(
-            "scale_numerator", len(self._scale_groups.names) + 1, 0
-        )
-        self._scale_denominators = self._vector(
-            "scale_denominator", len(self._scale_groups.names) + 1, 0
-        )
+        # rho, one a unit, fixed at the switch; 0 before.
+        units = sum(u.count for u in self._units)
+        self._scales = self._vector("sgd_scale", units, start_scale)
+        self._scale_state = [
+            self._state_array(f"scale_state_{i}", value.shape, value)
+            for i, value in enumerate(
+                self._scale.init(len(self._scale_groups.names))
+            )
+        ]
+        if self._freezes:
+            # Adam's bias corrections as the switch found them.
+            self._frozen_corrections = self._vector(
+                "frozen_correction", groups, 0
+            )
         # 1 where the first update of SGD is still to forget the first moment;
         # another update may be skipped, or have no gradient for a variable.
         self._forgets = self._vector("forgets_momentum", variable_count, 0)
@@ -429,7 +476,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             self._distributed_update(variables, indices, grads, rate, step)
         elif not execution.can_compile():
             with self._unless_skipped(grads):
-                self._update(variables, indices, "mixed", grads, rate, step)
+                self._update(variables, indices, grads, rate, step)
         else:
             run = functools.partial(self._dispatch, variables, indices)
             if execution.inside_a_graph():
@@ -447,21 +494,184 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         rate: Tensor,
         step: Tensor,
     ) -> None:
-        """The update of the phase that applies, compiled."""
+        """The update of the phase that applies, in TensorFlow's graph."""
 
         def update() -> None:
-            execution.dispatch(
-                ops.min(self._weights) >= 1,
-                ops.max(self._switch_steps) < 0 if self._ever_mixed else None,
-                functools.partial(
-                    self._run_phase, variables, indices, grads, rate, step
-                ),
+            plan, fires = self._prepare(indices, rate, step)
+            slots = self._slots_of(variables, indices)
+            arguments = {
+                "plan": {**plan, "scales": self._scales_of(plan)},
+                "grads": list(grads),
+                "clips": self._clip_scales(grads),
+                "handles": [[execution.handle(s) for s in x] for x in slots],
+            }
+            layouts = self._layouts(variables, indices)
+            execution.case(
+                plan["phase"],
+                [
+                    functools.partial(self._run_phase, layouts, phase)
+                    for phase in self._phases
+                ],
+                arguments,
             )
+            if self._needs:
+                fires = self._observe(variables, indices, grads, plan)
+            if self.trigger is not None:
+                execution.run_if(
+                    ops.any(fires),
+                    lambda: self._switch_where(
+                        fires, plan, self._estimate(plan)
+                    ),
+                )
 
         if self.skip_nonfinite:
             execution.run_if(self._count_if_skipped(grads), update)
         else:
             update()
+
+    def _prepare(
+        self, indices: Sequence[int], rate: Tensor, step: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Plans the update, and advances what does not depend on it.
+
+        Returns the plan, and which groups the trigger fires for, if that is
+        known without the update's statistics.
+        """
+        plan = self._plan(rate, step)
+        self._advance(plan, indices)
+        if self.trigger is None or self._needs:
+            return plan, ops.zeros(plan["switch_steps"].shape, "bool")
+        return plan, self._ask_trigger(plan, {})
+
+    @property
+    def _phases(self) -> tuple[str, ...]:
+        """The phases that an update can be in, by their number in the plan."""
+        phases = ("adaptive", "mixed") if self._ever_mixed else ("adaptive",)
+        return (*phases, "sgd") if self.transition.end == 1 else phases
+
+    def _phase_number(self, weights: Tensor, kept: Tensor) -> Tensor:
+        """Which of `_phases` applies, as an int32 scalar."""
+        number = ops.zeros((), "int32")
+        if self._ever_mixed:
+            started = ops.max(weights) > 0
+            if not self.carry_momentum:
+                started = ops.logical_or(started, ops.min(kept) < 1)
+            number = ops.cast(started, "int32")
+        if "sgd" in self._phases:
+            over = ops.min(weights) >= 1
+            number = ops.where(over, self._phases.index("sgd"), number)
+        return ops.cast(number, "int32")
+
+    def _layouts(
+        self, variables: Sequence[Any], indices: Sequence[int]
+    ) -> list[Layout]:
+        return [
+            Layout(
+                index=index,
+                group=self._groups.of[index],
+                units=self._units[index],
+                dtype=str(keras.backend.standardize_dtype(variable.dtype)),
+                decay=self.weight_decay
+                if self.weight_decay is not None
+                and self._use_weight_decay(variable)
+                else None,
+                clip_value=self.clipvalue,
+                carries=self.carry_momentum,
+                freezes=self._freezes,
+            )
+            for variable, index in zip(variables, indices, strict=True)
+        ]
+
+    def _slots_of(
+        self, variables: Sequence[Any], indices: Sequence[int]
+    ) -> list[list[Any]]:
+        """Each weight with its slots."""
+        slots = []
+        for variable, index in zip(variables, indices, strict=True):
+            own = [
+                variable,
+                self._first_moments[index],
+                self._second_moments[index],
+            ]
+            if self.amsgrad:
+                own.append(self._second_moments_max[index])
+            slots.append(own)
+        return slots
+
+    def _changed(self, phase: str) -> int:
+        """How many of a weight and its slots a phase changes."""
+        return 2 if phase == "sgd" else 4 if self.amsgrad else 3
+
+    def _run_phase(
+        self, layouts: Sequence[Layout], phase: str, arguments: dict[str, Any]
+    ) -> None:
+        """One phase, each variable where its update is fastest."""
+        formula, units = self._formula, self._units
+        jit = self.jit_compile is not False
+        by_kernel = [kernels.can_update(formula, phase, x) for x in layouts]
+        beside = phase != "sgd" and all(by_kernel)
+        in_blocks = [False] * len(layouts)
+        if jit and not self._freezes:
+            in_blocks = blocks.are_worth_it(
+                layouts, blocks.LEAST_BESIDE_KERNEL if beside else blocks.LEAST
+            )
+        kinds = [
+            "block" if block else "kernel" if kernel else "cluster"
+            for block, kernel in zip(in_blocks, by_kernel, strict=True)
+        ]
+        plan, count = arguments["plan"], self._changed(phase)
+
+        def chosen(kind: str, items: Sequence[Any]) -> list[Any]:
+            return [x for x, k in zip(items, kinds, strict=True) if k == kind]
+
+        def settings_for(kind: str) -> list[rules.Settings]:
+            clips = chosen(kind, arguments["clips"])
+            return settings_of(plan, chosen(kind, layouts), units, clips, phase)
+
+        if "block" in kinds:
+            # No step is negative, which XLA cannot know.
+            zero = ops.cast(ops.minimum(plan["step"], 0), "int32")
+            for layout, settings, grad, handles in zip(
+                chosen("block", layouts),
+                settings_for("block"),
+                chosen("block", arguments["grads"]),
+                chosen("block", arguments["handles"]),
+                strict=True,
+            ):
+                blocks.update(
+                    formula,
+                    phase,
+                    layout,
+                    settings,
+                    grad,
+                    handles[:count],
+                    zero,
+                )
+        if "kernel" in kinds:
+            kernels.update(
+                formula,
+                phase,
+                chosen("kernel", layouts),
+                settings_for("kernel"),
+                chosen("kernel", arguments["grads"]),
+                [h[:count] for h in chosen("kernel", arguments["handles"])],
+            )
+        if "cluster" in kinds:
+            own = {
+                name: chosen("cluster", arguments[name])
+                for name in ("grads", "clips", "handles")
+            }
+            clusters.update(
+                formula,
+                phase,
+                chosen("cluster", layouts),
+                units,
+                {
+                    "plan": {name: plan[name] for name in PLANNED & set(plan)},
+                    **own,
+                },
+                jit,
+            )
 
     def _count_if_skipped(self, grads: Sequence[Tensor]) -> Tensor:
         """Returns whether the gradients and their norm are finite; counts."""
@@ -497,131 +707,42 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             value = ops.where(self._keep_unless, value, old)
         super().assign(variable, value)
 
-    def _run_phase(
-        self,
-        variables: Sequence[Any],
-        indices: tuple[int, ...],
-        grads: Sequence[Tensor],
-        rate: Tensor,
-        step: Tensor,
-        phase: str,
-    ) -> None:
-        """One phase: one cluster, or with large variables one a core."""
-        jit = self.jit_compile is not False
-        if not jit or not any(map(blocks.are_worth_it, variables)):
-            whole = functools.partial(self._update, variables, indices, phase)
-            self._functions.call(
-                (indices, phase), whole, grads, rate, step, jit=jit
-            )
-            return
-        # XLA's sums are slow, the blocks' are not.
-        in_blocks = blocks.balanced(variables) or bool(
-            phase != "sgd" and self._needs
-        )
-        clips = self._clip_scales(grads)
-        sums: list[Any] = [None] * len(variables)
-        for number, members in enumerate(blocks.parts(variables)):
-            part = functools.partial(
-                self._update_part,
-                [variables[i] for i in members],
-                [indices[i] for i in members],
-                phase,
-                in_blocks,
-            )
-            rows = self._functions.call(
-                (indices, phase, number),
-                part,
-                [grads[i] for i in members],
-                [clips[i] for i in members],
-                rate,
-                step,
-                jit=True,
-            )
-            for i, row in zip(members, rows, strict=True):
-                sums[i] = row
-        if (
-            phase != "sgd"
-            or isinstance(self.sgd_learning_rate, float)
-            or not self.carry_momentum
-        ):
-            finish = functools.partial(self._finish, indices, phase)
-            self._functions.call(
-                (indices, phase, "finish"), finish, sums, rate, step, jit=True
-            )
-
     def _update(
         self,
         variables: Sequence[Any],
         indices: Sequence[int],
-        phase: str,
         grads: Sequence[Tensor],
         rate: Tensor,
         step: Tensor,
     ) -> None:
-        """The whole update, of one phase or (`"mixed"`) of any."""
-        plan = self._plan(rate, step)
+        """The whole update of any phase: inside XLA, on other backends."""
+        plan, fires = self._prepare(indices, rate, step)
+        plan["scales"] = self._scales_of(plan)
         clips = self._clip_scales(grads)
-        sums = self._update_each(plan, variables, indices, phase, grads, clips)
-        self._advance(plan, indices, phase, sums)
+        layouts = self._layouts(variables, indices)
+        every = settings_of(plan, layouts, self._units, clips, "mixed")
+        slots = self._slots_of(variables, indices)
+        for own, grad, settings in zip(slots, grads, every, strict=True):
+            self._update_one(own, grad, settings)
+        if self._needs:
+            fires = self._observe(variables, indices, grads, plan)
+        if self.trigger is not None:
+            self._switch_if_any(fires, plan)
 
-    def _update_part(
-        self,
-        variables: Sequence[Any],
-        indices: Sequence[int],
-        phase: str,
-        in_blocks: bool,
-        grads: Sequence[Tensor],
-        clips: Sequence[Tensor | None],
-        rate: Tensor,
-        step: Tensor,
-    ) -> list[dict[str, Tensor]]:
-        """Some variables' part of the update, the large ones in blocks."""
-        plan = self._plan(rate, step)
-        # No step is negative, which XLA cannot know.
-        zero = ops.cast(ops.minimum(step, 0), "int32") if in_blocks else None
-        return self._update_each(
-            plan, variables, indices, phase, grads, clips, zero
-        )
-
-    def _update_each(
-        self,
-        plan: dict[str, Tensor],
-        variables: Sequence[Any],
-        indices: Sequence[int],
-        phase: str,
-        grads: Sequence[Tensor],
-        clips: Sequence[Tensor | None],
-        zero: Tensor | None = None,
-    ) -> list[dict[str, Tensor]]:
-        """Updates variables one by one; returns their statistics."""
-        return [
-            self._update_variable(variable, grad, index, phase, each, zero)
-            for variable, grad, index, each in zip(
-                variables,
-                grads,
-                indices,
-                self._settings(plan, indices, variables, clips),
-                strict=True,
-            )
-        ]
-
-    def _finish(
-        self,
-        indices: Sequence[int],
-        phase: str,
-        sums: list[dict[str, Tensor]],
-        rate: Tensor,
-        step: Tensor,
+    def _update_one(
+        self, own: Sequence[Any], grad: Tensor, settings: rules.Settings
     ) -> None:
-        """What is left when all parts are done."""
-        self._advance(self._plan(rate, step), indices, phase, sums)
+        values = [ops.convert_to_tensor(slot) for slot in own]
+        new = self._formula.new_values("mixed", settings, grad, *values)
+        for slot, value in zip(own, new, strict=True):
+            self.assign(slot, value)
 
     def _clip_scales(self, grads: Sequence[Tensor]) -> list[Tensor | None]:
         """Returns what each gradient is multiplied with to clip it."""
         if not self.clipnorm and not self.global_clipnorm:
             return [None] * len(grads)
         squares = [
-            execution.square_sum(ops.cast(g, execution.compute_dtype(g)))
+            execution.square_sum(ops.cast(g, rules.update_dtype(g)))
             for g in grads
         ]
         if self.clipnorm:
@@ -629,134 +750,26 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         square = sum(ops.cast(x, self._state_dtype) for x in squares)
         return [rules.global_clip(square, self.global_clipnorm)] * len(grads)
 
-    def _update_variable(
-        self,
-        variable: Any,
-        grad: Tensor,
-        index: int,
-        phase: str,
-        settings: rules.Settings,
-        zero: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """Updates one variable and its slots; returns its statistics.
-
-        With `zero` (see `blocks.update`) large variables go in blocks.
-        """
-        slots = [variable, self._first_moments[index]]
-        if phase != "sgd":
-            slots.append(self._second_moments[index])
-            if self.amsgrad:
-                slots.append(self._second_moments_max[index])
-        values = [ops.convert_to_tensor(slot) for slot in slots]
-        formula = functools.partial(self._new_values, phase, settings)
-        if zero is not None and blocks.are_worth_it(variable):
-            names = () if phase == "sgd" else sorted(self._needs)
-            new, sums = blocks.update(
-                formula, grad, values, zero, names, self._state_dtype
-            )
-        else:
-            new, terms = formula(grad, *values)
-            sums = {name: ops.sum(term) for name, term in terms.items()}
-        for slot, value in zip(slots, new, strict=True):
-            self.assign(slot, value)
-        return sums
-
-    def _new_values(
-        self,
-        phase: str,
-        settings: rules.Settings,
-        grad: Tensor,
-        *values: Tensor,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """The update as a pure, elementwise function.
-
-        Args:
-            phase: "adaptive", "mixed" or "sgd".
-            settings: The variable's scalars.
-            grad: The gradient.
-            *values: The weight and its slots.
-
-        Returns:
-            `(new values, terms)`: the terms' sums are the statistics.
-        """
-        dtype = execution.compute_dtype(values[0])
-        g, w, *slots = (ops.cast(x, dtype) for x in (grad, *values))
-        g = rules.clipped(g, settings)
-        delta, new, p = self._formula(phase, settings, w, g, *slots)
-        # In the weight's own precision, as Keras' optimizers subtract.
-        weight = values[0] - ops.cast(delta, values[0].dtype)
-        stored = [
-            ops.cast(x, old.dtype)
-            for x, old in zip(new, values[1:], strict=True)
-        ]
-        terms = {} if phase == "sgd" else self._terms(p, g, *new[:2])
-        return [weight, *stored], terms
-
-    def _formula(
-        self,
-        phase: str,
-        settings: rules.Settings,
-        w: Tensor,
-        g: Tensor,
-        m: Tensor,
-        v: Tensor | None = None,
-        v_max: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
-        """Returns what is subtracted from `w`, the new slots, and p."""
-        if phase == "sgd":
-            delta, m = rules.sgd_update(
-                w, g, m, settings, nesterov=self.nesterov
-            )
-            return delta, [m], None
-        constants: dict[str, Any] = {
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "root": self._root,
-        }
-        if phase == "adaptive":
-            delta, m, v, v_max, p = rules.adaptive_update(
-                w, g, m, v, v_max, settings, **constants
-            )
-        else:
-            delta, m, v, v_max, p = rules.mixed_update(
-                w,
-                g,
-                m,
-                v,
-                v_max,
-                settings,
-                self.transition.mix,
-                nesterov=self.nesterov,
-                **constants,
-            )
-        return delta, [m, v] if v_max is None else [m, v, v_max], p
+    @property
+    def _formula(self) -> rules.Formula:
+        return rules.Formula(
+            self.beta_2,
+            self.epsilon,
+            self.nesterov,
+            self.transition,
+            self._root,
+        )
 
     @property
     def _needs(self) -> set[str]:
         """Names of the sums over weights that something reads."""
         needs = set() if self.trigger is None else set(self.trigger.needs)
-        if self._estimated:
-            needs |= _SCALE_NEEDS[str(self.sgd_scale)]
-        return needs
-
-    def _terms(
-        self, p: Tensor, g: Tensor, m: Tensor, v: Tensor
-    ) -> dict[str, Tensor]:
-        """Returns the terms of the needed sums over one variable's weights."""
-        p, g, m, v = (ops.cast(x, self._state_dtype) for x in (p, g, m, v))
-        formulas: dict[str, Callable[[], Tensor]] = {
-            "step_square": lambda: ops.square(p),
-            "step_descent": lambda: p * g,
-            "step_moment": lambda: p * m,
-            "moment_square": lambda: ops.square(m),
-            "second_moment": lambda: v,
-        }
-        return {name: formulas[name]() for name in sorted(self._needs)}
+        return needs | self._scale.needs
 
     def _plan(self, rate: Tensor, step: Tensor) -> dict[str, Tensor]:
         """What the update needs, one entry a group (or a variable)."""
         dtype = self._state_dtype
-        switch_steps = ops.convert_to_tensor(self._switch_steps)
+        switch_steps = execution.read(self._switch_steps)
         switched = switch_steps >= 0
         position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
         factor = ops.ones_like(position)
@@ -767,39 +780,29 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             factor = ops.where(
                 switched, self.cooldown.factor(position, remaining), factor
             )
-        scales = ops.convert_to_tensor(self._scales)
         momentum = self._sgd_momentum
-        if isinstance(self.sgd_learning_rate, float):
-            # Fixed in the first update after the switch whose rate is not 0.
-            unset = ops.logical_and(
-                self._groups.spread(switched),
-                ops.logical_and(scales == 0, rate > 0),
-            )
-            target = self.sgd_learning_rate / (1 - momentum)
-            scales = ops.where(
-                unset, target / ops.where(rate > 0, rate, 1), scales
-            )
-        sgd_steps = rate * scales
-        if callable(self.sgd_learning_rate):
-            scheduled = _per_entry(self.sgd_learning_rate, position)
-            sgd_steps = self._groups.spread(scheduled / (1 - momentum))
-        scale_cut = ops.convert_to_tensor(self._scale_cut)
-        weights = ops.convert_to_tensor(self._weights)
+        scale_cut = execution.read(self._scale_cut)
+        rates = rate * factor
+        sgd_rates = rates
+        if self._sgd_schedule is not None:
+            scheduled = _per_entry(self._sgd_schedule, position)
+            sgd_rates = scheduled / (1 - momentum) * factor
+        weights = execution.read(self._weights)
         beta_1 = _constant(self.beta_1, dtype)
         # Of the first moment: what was skipped did not change it.
         skipped = ops.cast(self._skipped_steps, step.dtype)
         updates = ops.cast(step - skipped + 1, dtype)
-        adaptive_steps = ops.convert_to_tensor(self._adaptive_steps)
-        kept = ops.ones_like(scales) - ops.convert_to_tensor(self._forgets)
-        return {
+        adaptive_steps = execution.read(self._adaptive_steps)
+        kept = 1 - execution.read(self._forgets)
+        plan = {
+            "phase": self._phase_number(weights, kept),
             "step": step,
             "rate": rate,
             "switch_steps": switch_steps,
             "factor": factor,
-            "rates": rate * factor,
-            "scales": scales,
-            "sgd_steps": sgd_steps * self._groups.spread(factor) * scale_cut,
-            "scale_cut": scale_cut,
+            "rates": rates,
+            "sgd_rates": sgd_rates * scale_cut,
+            "scale_cut": ops.reshape(scale_cut, (1,)),
             "weights": weights,
             "beta": beta_1 + weights * (momentum - beta_1),
             "kept": kept,
@@ -808,119 +811,147 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "correction_2": 1
             - ops.power(_constant(self.beta_2, dtype), adaptive_steps + 1),
         }
-
-    def _settings(
-        self,
-        plan: dict[str, Tensor],
-        indices: Sequence[int],
-        variables: Sequence[Any],
-        clips: Sequence[Tensor | None],
-    ) -> list[rules.Settings]:
-        """Returns each variable's scalars from the plan."""
-        columns: dict[tuple[str, str], Any] = {}
-
-        def column(name: str, dtype: str) -> Any:
-            if (name, dtype) not in columns:
-                values = ops.cast(plan[name], dtype)
-                columns[name, dtype] = ops.unstack(values)
-            return columns[name, dtype]
-
-        settings = []
-        for index, variable, scale in zip(
-            indices, variables, clips, strict=True
-        ):
-            group = self._groups.of[index]
-            dtype = execution.compute_dtype(variable)
-            decays = self.weight_decay is not None and self._use_weight_decay(
-                variable
+        if isinstance(self._sgd_rate, float):
+            # Fixed in the first update after the switch whose rate is not 0.
+            scales = execution.read(self._scales)
+            unset = ops.logical_and(
+                spread(self._groups.spread(switched), self._units),
+                ops.logical_and(scales == 0, rate > 0),
             )
-            settings.append(
-                rules.Settings(
-                    learning_rate=column("rates", dtype)[group],
-                    sgd_step=column("sgd_steps", dtype)[index],
-                    weight=column("weights", dtype)[group],
-                    beta=column("beta", dtype)[group],
-                    momentum_kept=1
-                    if self.carry_momentum
-                    else column("kept", dtype)[index],
-                    correction_1=column("correction_1", dtype)[group],
-                    correction_2=column("correction_2", dtype)[group],
-                    scale_cut=ops.cast(plan["scale_cut"], dtype),
-                    decay=_constant(self.weight_decay, dtype)
-                    if decays
-                    else None,
-                    clip_scale=None
-                    if scale is None
-                    else ops.cast(scale, dtype),
-                    clip_value=self.clipvalue,
-                )
+            target = self._sgd_rate / (1 - momentum)
+            plan["fixed_scales"] = ops.where(
+                unset, target / ops.where(rate > 0, rate, 1), scales
             )
-        return settings
+        if self._freezes:
+            # They rest with the second moment, once SGD is alone.
+            plan["frozen_corrections"] = ops.where(
+                weights < 1,
+                rules.bias_correction(
+                    plan["correction_1"], plan["correction_2"]
+                ),
+                execution.read(self._frozen_corrections),
+            )
+            multiplier = _constant(self.scale_multiplier, dtype)
+            plan["frozen_rates"] = (
+                plan["sgd_rates"] * multiplier * plan["frozen_corrections"]
+            )
+        return plan
+
+    def _scales_of(self, plan: dict[str, Tensor]) -> Tensor:
+        """Returns rho, one entry a unit."""
+        if self._sgd_schedule is not None:  # It is in the rates.
+            return ops.ones(self._scales.shape, self._state_dtype)
+        if "fixed_scales" in plan:
+            return plan["fixed_scales"]
+        return execution.read(self._scales)
 
     # ---- State after the update ---------------------------------------------
 
-    def _advance(
-        self,
-        plan: dict[str, Tensor],
-        indices: Sequence[int],
-        phase: str,
-        sums: list[dict[str, Tensor]],
-    ) -> None:
-        """Averages the statistics, asks the trigger, sets the next weights."""
-        if isinstance(self.sgd_learning_rate, float):
-            self.assign(self._scales, plan["scales"])
+    def _advance(self, plan: dict[str, Tensor], indices: Sequence[int]) -> None:
+        """Sets what the next update reads, but for what a trigger decides."""
+        dtype = self._state_dtype
+        if "fixed_scales" in plan:
+            self.assign(self._scales, plan["fixed_scales"])
         if not self.carry_momentum:
             # What is updated has forgotten its momentum.
             updated = np.isin(np.arange(len(self._groups.of)), indices)
             forgets = ops.where(updated, 0 * plan["kept"], 1 - plan["kept"])
             self.assign(self._forgets, forgets)
-        if phase == "sgd":
-            return
-        dtype = self._state_dtype
-        step, switch_steps = plan["step"], plan["switch_steps"]
-        waiting = switch_steps < 0
-        parts = self._averaged(plan, indices, sums, waiting)
-        if self.trigger is not None:
-            fires = self._ask_trigger(plan, indices, sums)
-            estimate, exists = self._estimate(*parts)
-            fires = ops.logical_and(
-                ops.logical_and(fires, waiting), self._groups.every(exists)
-            )
-            switch_steps = ops.where(fires, step + 1, switch_steps)
-            if not self.carry_momentum:
-                fresh = self._groups.spread(fires)
-                self.assign(
-                    self._forgets, ops.where(fresh, 1 + 0 * forgets, forgets)
-                )
-            if self.sgd_learning_rate is None:
-                fixed = ops.where(
-                    self._groups.spread(fires), estimate, plan["scales"]
-                )
-                self.assign(self._scales, fixed)
-            self.assign(self._switch_steps, switch_steps)
-        switched = switch_steps >= 0
-        position = ops.cast(
-            ops.where(switched, step + 1 - switch_steps, 0), dtype
-        )
-        weights = ops.where(switched, self.transition.weight(position), 0)
+        if self._freezes:
+            self.assign(self._frozen_corrections, plan["frozen_corrections"])
         adaptive = ops.cast(plan["weights"] < 1, dtype)
         self.assign(self._adaptive_steps, self._adaptive_steps + adaptive)
-        self.assign(self._weights, ops.cast(weights, dtype))
+        self.assign(
+            self._weights, self._next_weights(plan["switch_steps"], plan)
+        )
 
-    def _averaged(
+    def _next_weights(
+        self, switch_steps: Tensor, plan: dict[str, Tensor]
+    ) -> Tensor:
+        """SGD's weight in the next update of each group."""
+        dtype = self._state_dtype
+        switched = switch_steps >= 0
+        position = ops.cast(
+            ops.where(switched, plan["step"] + 1 - switch_steps, 0), dtype
+        )
+        weights = ops.where(switched, self.transition.weight(position), 0)
+        return ops.cast(weights, dtype)
+
+    def _observe(
+        self,
+        variables: Sequence[Any],
+        indices: Sequence[int],
+        grads: Sequence[Tensor],
+        plan: dict[str, Tensor],
+    ) -> Tensor:
+        """Sums the update's statistics; returns where the trigger fires."""
+        layouts = self._layouts(variables, indices)
+        arguments: dict[str, Any] = {
+            "plan": {name: plan[name] for name in PLANNED & set(plan)},
+            "grads": list(grads),
+            "clips": self._clip_scales(grads),
+        }
+        slots = [s[1:] for s in self._slots_of(variables, indices)]
+        if execution.can_compile() and self.jit_compile is not False:
+            arguments["handles"] = [
+                [execution.handle(x) for x in own] for own in slots
+            ]
+            sums = statistics.compiled(
+                self._formula,
+                sorted(self._needs),
+                layouts,
+                arguments,
+                self._state_dtype,
+            )
+        else:
+            every = settings_of(
+                plan, layouts, self._units, arguments["clips"], "adaptive"
+            )
+            sums = [
+                self._sums(own, grad, settings)
+                for own, grad, settings in zip(slots, grads, every, strict=True)
+            ]
+        return self._take(sums, indices, plan)
+
+    def _take(
+        self,
+        sums: list[dict[str, Tensor]],
+        indices: Sequence[int],
+        plan: dict[str, Tensor],
+    ) -> Tensor:
+        """Averages the variables' sums; returns where the trigger fires."""
+        if self._scale.needs:
+            self._average(plan, indices, sums)
+        if self.trigger is None:
+            return ops.zeros(plan["switch_steps"].shape, "bool")
+        signals = {
+            name: ops.stack(
+                self._groups.sums(sums, indices, name, self._state_dtype)
+            )
+            for name in sorted(self.trigger.needs)
+        }
+        return self._ask_trigger(plan, signals)
+
+    def _sums(
+        self, slots: Sequence[Any], grad: Tensor, settings: rules.Settings
+    ) -> dict[str, Tensor]:
+        """Returns the needed sums over one variable's weights."""
+        values = [ops.convert_to_tensor(x) for x in slots]
+        names = sorted(self._needs)
+        terms = statistics.terms(
+            self._formula, names, settings, grad, values, self._state_dtype
+        )
+        return {name: ops.sum(term) for name, term in terms.items()}
+
+    def _average(
         self,
         plan: dict[str, Tensor],
         indices: Sequence[int],
         sums: list[dict[str, Tensor]],
-        waiting: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Advances the moving averages behind rho, returns them."""
-        slots = self._scale_numerators, self._scale_denominators
-        old = tuple(ops.convert_to_tensor(slot) for slot in slots)
-        if not self._estimated:
-            return old
+    ) -> None:
+        """Advances the moving averages behind rho."""
         dtype = self._state_dtype
-        active = ops.cast(waiting, dtype)
+        active = ops.cast(plan["switch_steps"] < 0, dtype)
         active_of = ops.unstack(active)
         # Variables that have switched no longer count.
         masked = [
@@ -934,21 +965,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     sum(row[name] for row in masked),
                 ]
             )
-            for name in sorted(_SCALE_NEEDS[str(self.sgd_scale)])
+            for name in sorted(self._scale.needs)
         }
-        values = rules.scale_parts(str(self.sgd_scale), totals)
         present = self._scale_group_presence(active_of, indices) > 0
-        new = tuple(
-            ops.where(
-                ops.logical_and(present, moves),
-                rules.moving_average(average, value, self.beta_2),
-                average,
-            )
-            for average, (value, moves) in zip(old, values, strict=True)
-        )
-        for slot, value in zip(slots, new, strict=True):
+        state = [execution.read(s) for s in self._scale_state]
+        new = self._scale.update(state, totals, present, self.beta_2)
+        for slot, value in zip(self._scale_state, new, strict=True):
             self.assign(slot, value)
-        return new
 
     def _scale_group_presence(
         self, active: list[Tensor], indices: Sequence[int]
@@ -973,10 +996,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         )
 
     def _ask_trigger(
-        self,
-        plan: dict[str, Tensor],
-        indices: Sequence[int],
-        sums: list[dict[str, Tensor]],
+        self, plan: dict[str, Tensor], sums: dict[str, Tensor]
     ) -> Tensor:
         """Updates the trigger's state, returns which groups it fires for."""
         signals = Signals(
@@ -986,50 +1006,123 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             correction_2=plan["correction_2"],
             beta_1=self.beta_1,
             beta_2=self.beta_2,
-            **{
-                name: ops.stack(
-                    self._groups.sums(sums, indices, name, self._state_dtype)
-                )
-                for name in sorted(self.trigger.needs)
-            },
+            **sums,
         )
-        state = [ops.convert_to_tensor(s) for s in self._trigger_state]
+        state = [execution.read(s) for s in self._trigger_state]
         fires, new_state = self.trigger.update(state, signals)
         for slot, value in zip(self._trigger_state, new_state, strict=True):
             self.assign(slot, value)
-        return fires
+        return ops.logical_and(fires, plan["switch_steps"] < 0)
 
-    def _estimate(
-        self, numerators: Tensor, denominators: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Returns rho for each variable, and whether there is an estimate."""
+    # ---- The switch ---------------------------------------------------------
+
+    def _switch_if_any(self, fires: Tensor, plan: dict[str, Tensor]) -> None:
+        """The switch where an update cannot hold a branch that assigns."""
         count = len(self._groups.of)
-        if not self._estimated:
-            # A float sgd_learning_rate fixes rho in the first SGD update.
-            scale = (
-                0.0 if self.sgd_learning_rate is not None else self.sgd_scale
-            )
-            return (
-                ops.full((count,), scale, self._state_dtype),
-                ops.ones((count,), "bool"),
-            )
-        positive = denominators > 0
-        rho = numerators / ops.where(positive, denominators, 1)
-        rho = rho * _constant(self.scale_multiplier, self._state_dtype)
-        valid = ops.logical_and(
-            positive, ops.logical_and(rho > 0, ops.isfinite(rho))
+        dtype = self._state_dtype
+        estimate = ops.cond(
+            ops.any(fires),
+            lambda: self._estimate(plan),
+            lambda: (
+                ops.zeros(self._scales.shape, dtype),
+                ops.zeros((count,), "bool"),
+            ),
         )
-        rho = ops.where(valid, rho, rho[-1])
-        valid = ops.logical_or(valid, valid[-1])
-        # The last entry is the model's; the groups' come before it.
-        spread = self._scale_groups.spread
-        return spread(rho), spread(valid)
+        self._switch_where(fires, plan, estimate)
 
-    def _current_estimate(self) -> tuple[Tensor, Tensor]:
-        return self._estimate(
-            ops.convert_to_tensor(self._scale_numerators),
-            ops.convert_to_tensor(self._scale_denominators),
-        )
+    def _switch_where(
+        self,
+        fires: Tensor,
+        plan: dict[str, Tensor],
+        estimate: tuple[Tensor, Tensor],
+    ) -> None:
+        """Switches the groups that the trigger fires for, if rho exists.
+
+        Args:
+            fires: One entry a group.
+            plan: Of the update just made.
+            estimate: rho, one a unit, and whether it exists, one a variable.
+        """
+        rho, exists = estimate
+        fires = ops.logical_and(fires, self._groups.every(exists))
+        switch_steps = ops.where(fires, plan["step"] + 1, plan["switch_steps"])
+        fresh = self._groups.spread(fires)
+        if not self.carry_momentum:
+            forgets = execution.read(self._forgets)
+            self.assign(
+                self._forgets, ops.where(fresh, ops.ones_like(forgets), forgets)
+            )
+        if self._sgd_rate is None:
+            scales = execution.read(self._scales)
+            of_units = spread(fresh, self._units)
+            self.assign(self._scales, ops.where(of_units, rho, scales))
+        self.assign(self._switch_steps, switch_steps)
+        self.assign(self._weights, self._next_weights(switch_steps, plan))
+
+    def _estimate(self, plan: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns rho, one a unit, and whether it exists, one a variable.
+
+        Args:
+            plan: The corrections of the update that left the slots.
+        """
+        dtype = self._state_dtype
+        if not self._scale.estimated:
+            # A float sgd_learning_rate fixes rho in the first SGD update.
+            rho = 0.0 if self._sgd_rate is not None else self._scale.rho
+            return (
+                ops.convert_to_tensor(np.full(self._scales.shape, rho), dtype),
+                ops.ones((len(self._groups.of),), "bool"),
+            )
+        if isinstance(self._scale, Slots):
+            rho, exists = self._estimate_from_slots(plan)
+        else:
+            state = [execution.read(s) for s in self._scale_state]
+            rho, exists = self._scale.estimate(state, self._scale_groups)
+        return rho * _constant(self.scale_multiplier, dtype), exists
+
+    def _estimate_from_slots(
+        self, plan: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Returns `Slots.estimate` of the slots as they are."""
+        variables = self._trainable_variables
+        indices = range(len(variables))
+        layouts = self._layouts(variables, indices)
+        clips: list[Tensor | None] = [None] * len(variables)
+        every = settings_of(plan, layouts, self._units, clips, "adaptive")
+        steps, moments = [], []
+        for settings, slots in zip(
+            every, self._slots_of(variables, indices), strict=True
+        ):
+            dtype = rules.update_dtype(slots[0])
+            if slots[1] is None:  # It is overwritten, not updated.
+                none = ops.zeros(slots[0].shape, self._state_dtype)
+                steps.append(none)
+                moments.append(none)
+                continue
+            m, v = (
+                ops.cast(ops.convert_to_tensor(slots[i]), dtype)
+                for i in (1, -1)
+            )
+            p = self._formula.step(settings, m, m, v)
+            steps.append(ops.cast(p, self._state_dtype))
+            moments.append(ops.cast(m, self._state_dtype))
+        # Variables that have switched no longer count.
+        active = ops.cast(plan["switch_steps"] < 0, self._state_dtype)
+        active_of = ops.unstack(self._groups.spread(active))
+        sums = [
+            [x * on for x, on in zip(column, active_of, strict=True)]
+            for column in slot_sums(steps, moments, self._units)
+        ]
+        return self._scale.estimate(*sums, self._units, self._scale_groups)
+
+    def _last_plan(self) -> dict[str, Tensor]:
+        """The plan of the update made last, as far as a switch reads it."""
+        step = ops.cast(self.iterations, self._switch_steps.dtype) - 1
+        plan = self._plan(ops.ones((), self._state_dtype), step)
+        adaptive_steps = execution.read(self._adaptive_steps)
+        beta_2 = _constant(self.beta_2, self._state_dtype)
+        correction_2 = 1 - ops.power(beta_2, adaptive_steps)
+        return {**plan, "correction_2": correction_2}
 
     def _distributed_update(
         self,
@@ -1046,26 +1139,39 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         pairs = self._all_reduce_sum_gradients(
             list(zip(grads, values, strict=True))
         )
-        clips = self._clip_scales([grad for grad, _ in pairs])
+        summed = [grad for grad, _ in pairs]
+        clips = self._clip_scales(summed)
+        layouts = self._layouts(variables, indices)
+        slots = self._slots_of(variables, indices)
 
         def plan() -> tuple[dict[str, Tensor], list[rules.Settings]]:
-            whole = self._plan(rate, step)
-            return whole, self._settings(whole, indices, values, clips)
+            whole, fires = self._prepare(indices, rate, step)
+            whole = {**whole, "scales": self._scales_of(whole), "fires": fires}
+            return whole, settings_of(
+                whole, layouts, self._units, clips, "mixed"
+            )
+
+        def one(
+            i: int, variable: Any, grad: Tensor, settings: rules.Settings
+        ) -> dict[str, Tensor]:
+            own = [variable, *slots[i][1:]]
+            self._update_one(own, grad, settings)
+            if not self._needs:
+                return {}
+            return self._sums(own[1:], grad, settings)
 
         def finish(
             whole: dict[str, Tensor], sums: list[dict[str, Tensor]]
         ) -> None:
-            self._advance(whole, indices, "mixed", sums)
+            fires = whole["fires"]
+            if self._needs:
+                fires = self._take(sums, indices, whole)
+            if self.trigger is not None:
+                self._switch_if_any(fires, whole)
 
-        with self._unless_skipped([grad for grad, _ in pairs]):
+        with self._unless_skipped(summed):
             execution.update_on_replicas(
-                self._distribution_strategy,
-                pairs,
-                plan,
-                lambda i, variable, grad, settings: self._update_variable(
-                    variable, grad, indices[i], "mixed", settings
-                ),
-                finish,
+                self._distribution_strategy, pairs, plan, one, finish
             )
 
     # ---- What the user asks and reads ---------------------------------------
@@ -1117,30 +1223,19 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 estimated and no update has given a positive estimate yet.
         """
         self._check_built("switch()")
-        steps = self._switch_steps.numpy()
-        waiting = steps < 0
-        estimate, exists = self._current_estimate()
-        newly = waiting[self._groups.of]
-        if not ops.convert_to_numpy(exists)[newly].all():
-            found = (self._scale_numerators, self._scale_denominators)
-            sums = [float(v.numpy()[-1]) for v in found]
+        waiting = self._switch_steps.numpy() < 0
+        plan = self._last_plan()
+        estimate = self._estimate(plan)
+        exists = ops.convert_to_numpy(estimate[1])
+        if not exists[waiting[self._groups.of]].all():
             raise NoEstimate(
                 "`switch()` needs a positive, finite estimate of the SGD "
                 "learning rate, and the updates so far have given none: switch "
                 "after some adaptive updates, choose another `sgd_scale`, or "
                 "give `sgd_learning_rate`. Received: iterations="
-                f"{self._updates_made}, sgd_scale={self.sgd_scale!r} with the "
-                f"averages {sums[0]:.4g} / {sums[1]:.4g}"
+                f"{self._updates_made}, sgd_scale={self.sgd_scale!r}"
             )
-        scales = self._scales.numpy()
-        if self.sgd_learning_rate is None:
-            estimate = ops.convert_to_numpy(estimate)
-            self._scales.assign(np.where(newly, estimate, scales))
-        self._switch_steps.assign(np.where(waiting, self._updates_made, steps))
-        weights = self._weights.numpy()
-        self._weights.assign(np.where(waiting, self._start_weight, weights))
-        if not self.carry_momentum:
-            self._forgets.assign(np.where(newly, 1, self._forgets.numpy()))
+        self._switch_where(ops.convert_to_tensor(waiting), plan, estimate)
 
     def revert(self) -> None:
         """Goes back to the adaptive phase with the next update.
@@ -1207,8 +1302,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """The SGD phase's learning rate of each variable by its path.
 
         learning_rate * cool-down * (1 - momentum) * rho: as
-        keras.optimizers.SGD(momentum=...) counts it. Before the switch with
-        the estimate so far, None where there is none yet.
+        keras.optimizers.SGD(momentum=...) counts it, in the mean over the
+        variable's units. Before the switch with the estimate so far, None
+        where there is none yet.
         """
         if not self._has_state() or not self._trainable_variables:
             return {}
@@ -1217,16 +1313,24 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             ops.convert_to_tensor(self.learning_rate), self._state_dtype
         )
         plan = self._plan(rate, step)
-        sgd_steps = ops.convert_to_numpy(plan["sgd_steps"])
+        starts = np.cumsum([0, *(u.count for u in self._units[:-1])])
+
+        def of_variables(scales: Tensor) -> np.ndarray:
+            sums = np.add.reduceat(ops.convert_to_numpy(scales), starts)
+            return sums / [u.count for u in self._units]
+
+        rates = ops.convert_to_numpy(plan["sgd_rates"])[self._groups.of]
+        scales = of_variables(self._scales_of(plan))
+        sgd_steps = scales * rates
         known = np.ones(len(sgd_steps), bool)
-        if not callable(self.sgd_learning_rate):
-            waiting = ops.convert_to_numpy(plan["scales"]) == 0
-            if self.sgd_learning_rate is None:
-                estimate, exists = self._current_estimate()
+        if self._sgd_schedule is None:
+            waiting = scales == 0
+            if self._sgd_rate is None:
+                estimate, exists = self._estimate(self._last_plan())
                 known = ~waiting | ops.convert_to_numpy(exists)
-                guess = ops.convert_to_numpy(rate * estimate)
+                guess = ops.convert_to_numpy(rate) * of_variables(estimate)
             else:
-                guess = self.sgd_learning_rate / (1 - self._sgd_momentum)
+                guess = self._sgd_rate / (1 - self._sgd_momentum)
             guess = guess * self._scale_cut.numpy()
             sgd_steps = np.where(waiting, guess, sgd_steps)
         names = grouped(self._trainable_variables, "variable").names
@@ -1311,6 +1415,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Raises where an argument is changed that the variables depend on."""
         if name in ("amsgrad", "scope", "scale_scope"):
             fits = value == getattr(self, name)
+        elif name == "sgd_scale":
+            fits = self._fits_state(scale_of(value))
         elif name == "trigger":
             groups = len(self._groups.names)
             initial = [] if value is None else value.init(groups)
@@ -1325,6 +1431,21 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "before the first update, or make a new optimizer. Received: "
                 f"{name}={value!r}"
             )
+
+    def _fits_state(self, scale: Any) -> bool:
+        """Whether a scale can go on with the variables that there are."""
+        if not scale.estimated:
+            return True
+        variables = self._trainable_variables
+        scope = scale.granularity(self.scale_scope)
+        groups = len(_scale_groups(variables, scope).names)
+        return (
+            [units_of(v, scope) for v in variables] == self._units
+            and groups == len(self._scale_groups.names)
+            and (scope == "weight") == hasattr(self, "_frozen_corrections")
+            and [x.shape for x in scale.init(groups)]
+            == [tuple(v.shape) for v in self._scale_state]
+        )
 
     def exclude_from_weight_decay(
         self, var_list: Any = None, var_names: Any = None
@@ -1368,7 +1489,6 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     "amsgrad",
                     "momentum",
                     "nesterov",
-                    "sgd_scale",
                     "carry_momentum",
                     "scope",
                     "scale_scope",
@@ -1502,7 +1622,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         super()._check_variables_are_known(variables)
 
 
-_PARTS = ("trigger", "transition", "cooldown")
+_PARTS = ("sgd_scale", "trigger", "transition", "cooldown")
 
 
 def _unpickled(
@@ -1536,6 +1656,12 @@ def _unpickled(
     return optimizer
 
 
+def _scale_groups(variables: Sequence[Any], scope: str) -> Groups:
+    """The variables that share what the scale knows of them."""
+    shared = "variable" if scope in ("unit", "weight") else scope
+    return grouped(variables, shared)
+
+
 def _constant(value: float, dtype: Any) -> Tensor:
     """A tensor of `value`; a cast would go through float32."""
     return ops.convert_to_tensor(value, dtype=dtype)
@@ -1562,18 +1688,8 @@ def _momentum(name: str, value: Any) -> float | None:
     return None if value is None else _BELOW_ONE(name, value)
 
 
-def _sgd_scale(name: str, value: Any) -> str | float:
-    if isinstance(value, str):
-        return checks.choice(name, value, _SCALE_NEEDS)
-    return _POSITIVE(name, value)
-
-
 def _sgd_learning_rate(name: str, value: Any) -> Any:
-    if value is None or isinstance(
-        value, keras.optimizers.schedules.LearningRateSchedule
-    ):
-        return value
-    return _POSITIVE(name, value)
+    return None if value is None else rate_or_schedule(name, value)
 
 
 def _trigger(name: str, value: Any) -> StepTrigger | None:
@@ -1624,13 +1740,13 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "amsgrad": checks.boolean,
     "momentum": _momentum,
     "nesterov": checks.boolean,
-    "sgd_scale": _sgd_scale,
+    "sgd_scale": scale_argument,
     "sgd_learning_rate": _sgd_learning_rate,
     "carry_momentum": checks.boolean,
     "trigger": _trigger,
     "transition": _transition,
     "scope": _SCOPE,
-    "scale_scope": _SCOPE,
+    "scale_scope": functools.partial(checks.choice, choices=SCALE_SCOPES),
     "cooldown": _cooldown,
     "jit_compile": _jit_compile,
     "scale_multiplier": _POSITIVE,

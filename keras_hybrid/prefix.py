@@ -22,6 +22,7 @@ from keras import ops
 
 from keras_hybrid import checks, files, snapshot
 from keras_hybrid.callbacks import SwitchCallback, hybrid_optimizer
+from keras_hybrid.scales import Number, scale_of
 from keras_hybrid.triggers import EpochTrigger, Signals, StepTrigger
 
 Tensor = Any
@@ -308,8 +309,9 @@ def _own_state(optimizer: Any) -> list[Any]:
 
 def _given_scale(optimizer: Any) -> float:
     """What of rho is given, not estimated: trials with others share a run."""
-    scale = optimizer.sgd_scale
-    return optimizer.scale_multiplier * (1 if isinstance(scale, str) else scale)
+    scale = scale_of(optimizer.sgd_scale)
+    rho = scale.rho if isinstance(scale, Number) else 1
+    return optimizer.scale_multiplier * rho
 
 
 def _scale_rates(history: dict[str, list[float]], factor: float) -> None:

@@ -7,6 +7,7 @@ is the shared mechanism.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Iterable, Sequence
@@ -17,6 +18,7 @@ from keras import ops
 
 from keras_hybrid import checks, rules
 from keras_hybrid.optimizer import HybridOptimizer
+from keras_hybrid.scales import Number
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, ProjectionConverged
 
@@ -49,7 +51,7 @@ class StepMomentumHybrid(UncorrectedHybrid):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.amsgrad or self.nesterov or isinstance(self.sgd_scale, str):
+        if self.amsgrad or self.nesterov or not isinstance(self._scale, Number):
             raise ValueError(
                 f"{type(self).__name__} needs amsgrad=False, nesterov=False "
                 f"and a number as `sgd_scale`. Received: amsgrad="
@@ -57,7 +59,32 @@ class StepMomentumHybrid(UncorrectedHybrid):
                 f"sgd_scale={self.sgd_scale!r}"
             )
 
-    def _formula(
+    @property
+    def _formula(self) -> rules.Formula:
+        return StepMomentum(
+            self.beta_2,
+            self.epsilon,
+            self.nesterov,
+            self.transition,
+            self._root,
+            rho=self._scale.rho,
+            beta_1=self.beta_1,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMomentum(rules.Formula):
+    """The update of `StepMomentumHybrid`.
+
+    Attributes:
+        rho: The size of SGD's step, at unit learning rate.
+        beta_1: Of the momentum.
+    """
+
+    rho: float = 1.0
+    beta_1: float = 0.9
+
+    def update(
         self,
         phase: str,
         settings: rules.Settings,
@@ -66,22 +93,30 @@ class StepMomentumHybrid(UncorrectedHybrid):
         m: Tensor,
         v: Tensor | None = None,
         v_max: Tensor | None = None,
-    ) -> tuple[Tensor, list[Tensor], Tensor | None]:
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Returns what is subtracted from `w`, and the new slots."""
         slots = []
-        size: Any = float(self.sgd_scale) * settings.scale_cut
-        p = None
+        size: Any = self.rho * settings.scale_cut
         if phase != "sgd":
             new = rules.moving_average(v, ops.square(g), self.beta_2)
             slots.append(ops.where(settings.weight >= 1, v, new))
-            root = self._root(new, settings, self.epsilon)
-            adaptive = 1 / (root * (1 - self.beta_1))
+            adaptive = self._adaptive(new, settings)
             size = self.transition.mix(adaptive, size, settings.weight)
-            p = adaptive * g
         m = rules.moving_average(
             m * settings.momentum_kept, size * g, settings.beta
         )
         delta = rules.decayed(m * settings.learning_rate, w, settings)
-        return delta, [m, *slots], p
+        return delta, [m, *slots]
+
+    def step(
+        self, settings: rules.Settings, g: Tensor, m: Tensor, v: Tensor
+    ) -> Tensor:
+        """Returns the preconditioned gradient."""
+        return self._adaptive(v, settings) * g
+
+    def _adaptive(self, v: Tensor, settings: rules.Settings) -> Tensor:
+        root = self.root(v, settings, self.epsilon)
+        return 1 / (root * (1 - self.beta_1))
 
 
 class _Schedule(keras.optimizers.schedules.LearningRateSchedule):

@@ -15,9 +15,11 @@ formula (`g` gradient, `m` first moment, `v` second moment).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import keras
 from keras import ops
 
 Tensor = Any
@@ -40,6 +42,9 @@ class Settings(NamedTuple):
         decay: The decoupled weight decay coefficient, or None.
         clip_scale: What the gradient is multiplied with first, or None.
         clip_value: The largest magnitude of its entries, or None.
+        frozen_step: None, or where SGD keeps Adam's step size of each weight
+            as the switch found it: its learning rate over the bias correction
+            of that moment.
     """
 
     learning_rate: Tensor
@@ -53,6 +58,7 @@ class Settings(NamedTuple):
     decay: Tensor | None
     clip_scale: Tensor | None = None
     clip_value: float | None = None
+    frozen_step: Tensor | None = None
 
 
 def norm_clip(square: Tensor, limit: float) -> Tensor:
@@ -83,6 +89,16 @@ def clipped(g: Tensor, settings: Settings) -> Tensor:
 def moving_average(average: Tensor, value: Tensor, beta: Tensor) -> Tensor:
     """Returns beta * average + (1 - beta) * value, in Keras' order."""
     return average + (value - average) * (1 - beta)
+
+
+def bias_correction(correction_1: Tensor, correction_2: Tensor) -> Tensor:
+    """Returns sqrt(1 - beta_2^k) / (1 - beta_1^k), Adam's factor on its step.
+
+    Args:
+        correction_1: 1 - beta_1^k.
+        correction_2: 1 - beta_2^k.
+    """
+    return ops.sqrt(correction_2) / correction_1
 
 
 def adaptive_root(v: Tensor, settings: Settings, epsilon: float) -> Tensor:
@@ -127,20 +143,48 @@ def sgd_direction(m: Tensor, g: Tensor, beta: Tensor, nesterov: bool) -> Tensor:
     return m * beta + g * (1 - beta) if nesterov else m
 
 
+def sgd_size(v: Tensor | None, settings: Settings, epsilon: float) -> Tensor:
+    """Returns what SGD multiplies m with: the unit's step, or each weight's.
+
+    A weight's own is Adam's at the switch, whose second moment `v` rests from
+    there; one that has had no gradient takes its variable's.
+    """
+    if settings.frozen_step is None or v is None:
+        return settings.sgd_step
+    return ops.where(
+        v > 0, settings.frozen_step / (ops.sqrt(v) + epsilon), settings.sgd_step
+    )
+
+
 def sgd_update(
-    w: Tensor, g: Tensor, m: Tensor, settings: Settings, *, nesterov: bool
+    w: Tensor,
+    g: Tensor,
+    m: Tensor,
+    settings: Settings,
+    *,
+    nesterov: bool,
+    size: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One update of SGD with momentum, in terms of Adam's first moment.
 
-    m <- beta m + (1 - beta) g;  delta = sgd_step * m. With sgd_step =
-    a / (1 - beta) this is keras.optimizers.SGD(a, momentum=beta).
+    m <- beta m + (1 - beta) g;  delta = size * m. With size = a / (1 - beta)
+    this is keras.optimizers.SGD(a, momentum=beta).
+
+    Args:
+        w: The weights.
+        g: The gradient.
+        m: The first moment.
+        settings: The scalars.
+        nesterov: Whether the direction is Nesterov's.
+        size: In place of `settings.sgd_step`.
 
     Returns:
         `(delta, m)`: what is subtracted from `w`, and the new first moment.
     """
+    size = settings.sgd_step if size is None else size
     m = moving_average(m * settings.momentum_kept, g, settings.beta)
     direction = sgd_direction(m, g, settings.beta, nesterov)
-    return decayed(direction * settings.sgd_step, w, settings), m
+    return decayed(direction * size, w, settings), m
 
 
 def adaptive_update(
@@ -154,18 +198,18 @@ def adaptive_update(
     beta_2: float,
     epsilon: float,
     root: Callable[[Tensor, Settings, float], Tensor] = adaptive_root,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """One update of Adam (of AMSGrad where `v_max` is given).
 
     Returns:
-        `(delta, m, v, v_max, p)`: what is subtracted from `w`, the new
-        moments, and the adaptive step at unit learning rate, P * m.
+        `(delta, m, v, v_max)`: what is subtracted from `w`, and the new
+        moments.
     """
     m = moving_average(m, g, settings.beta)
     v = moving_average(v, ops.square(g), beta_2)
     v_max = None if v_max is None else ops.maximum(v_max, v)
     p = m / root(v if v_max is None else v_max, settings, epsilon)
-    return decayed(p * settings.learning_rate, w, settings), m, v, v_max, p
+    return decayed(p * settings.learning_rate, w, settings), m, v, v_max
 
 
 def mixed_update(
@@ -181,7 +225,7 @@ def mixed_update(
     epsilon: float,
     nesterov: bool,
     root: Callable[[Tensor, Settings, float], Tensor] = adaptive_root,
-) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """One update anywhere between Adam (weight 0) and SGD (weight 1).
 
     delta = mix(learning_rate P, sgd_step, weight) * direction, where the
@@ -189,7 +233,7 @@ def mixed_update(
     1 the second moment is left as it is.
 
     Returns:
-        The same five as `adaptive_update`.
+        The same four as `adaptive_update`.
     """
     pure = settings.weight >= 1
     m = moving_average(m * settings.momentum_kept, g, settings.beta)
@@ -203,11 +247,9 @@ def mixed_update(
         direction = m + settings.weight * (
             sgd_direction(m, g, settings.beta, nesterov) - m
         )
-    size = mix(
-        adaptive * settings.learning_rate, settings.sgd_step, settings.weight
-    )
-    delta = decayed(direction * size, w, settings)
-    return delta, m, v, v_max, m * adaptive
+    sgd = sgd_size(v if v_max is None else v_max, settings, epsilon)
+    size = mix(adaptive * settings.learning_rate, sgd, settings.weight)
+    return decayed(direction * size, w, settings), m, v, v_max
 
 
 def projection(step_square: Tensor, step_descent: Tensor) -> Tensor:
@@ -237,37 +279,135 @@ def norm_ratio(step_square: Tensor, moment_square: Tensor) -> Tensor:
     return ops.where(exists, ops.sqrt(ratio), 0)
 
 
-def scale_parts(
-    kind: str, sums: dict[str, Tensor]
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Returns what one update adds to the estimate of rho.
+@dataclasses.dataclass(frozen=True)
+class Formula:
+    """The update of one variable: elementwise, of one phase or of any.
 
-    rho is the ratio of two moving averages, so bias corrections cancel:
-
-      - `"projection"`: E[p.p] / E[-p.g].
-      - `"swats"`: E[gamma] / E[1], gamma = p.p / -p.g; where p.g = 0 the
-        numerator stays (Keskar & Socher 2017, algorithm 1).
-      - `"momentum"`: E[p.p] / E[p.m].
-      - `"norm"`: E[|p| / |m|] / E[1], over the updates in which m is not 0.
-
-    Args:
-        kind: One of these names.
-        sums: The sums over the weights of each group that the kind needs.
-
-    Returns:
-        `(value, moves)` of the numerator and of the denominator: what enters
-        the moving average, and where it moves at all.
+    Attributes:
+        beta_2: Of the second moment.
+        epsilon: Added to the root.
+        nesterov: Of the SGD phase.
+        transition: Mixes the two step sizes, with its `mix`.
+        root: 1 / P of the adaptive step.
     """
-    square = sums["step_square"]
-    always = ops.ones_like(square, dtype="bool")
-    if kind == "projection":
-        return (square, always), (sums["step_descent"], always)
-    if kind == "momentum":
-        return (square, always), (sums["step_moment"], always)
-    if kind == "swats":
-        descent = sums["step_descent"]
-        numerator = projection(square, descent), descent != 0
-        return numerator, (ops.ones_like(square), always)
-    moment = sums["moment_square"]
-    ratio = norm_ratio(square, moment)
-    return (ratio, moment > 0), (ops.ones_like(square), moment > 0)
+
+    beta_2: float
+    epsilon: float
+    nesterov: bool
+    transition: Any
+    root: Callable[[Tensor, Settings, float], Tensor] = adaptive_root
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What tells two formulas apart, without holding on to either."""
+        constants = dataclasses.astuple(self)
+        return (type(self).__qualname__, *map(repr, constants))
+
+    @property
+    def is_adams(self) -> bool:
+        """Whether the adaptive phase is Adam as Keras has it, to the letter."""
+        return type(self) is Formula and self.root is adaptive_root
+
+    def update(
+        self,
+        phase: str,
+        settings: Settings,
+        w: Tensor,
+        g: Tensor,
+        m: Tensor,
+        v: Tensor | None = None,
+        v_max: Tensor | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Returns what is subtracted from `w`, and the new slots.
+
+        Args:
+            phase: "adaptive", "mixed" (any) or "sgd", which takes the second
+                moments only where `settings.frozen_step` is given.
+            settings: The variable's scalars.
+            w: The weights.
+            g: The gradient.
+            m: The first moment.
+            v: The second.
+            v_max: Its maximum, with AMSGrad.
+        """
+        if phase == "sgd":
+            size = sgd_size(
+                v if v_max is None else v_max, settings, self.epsilon
+            )
+            delta, m = sgd_update(
+                w, g, m, settings, nesterov=self.nesterov, size=size
+            )
+            return delta, [m, *(x for x in (v, v_max) if x is not None)]
+        constants: dict[str, Any] = {
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "root": self.root,
+        }
+        if phase == "adaptive":
+            delta, *slots = adaptive_update(
+                w, g, m, v, v_max, settings, **constants
+            )
+        else:
+            delta, *slots = mixed_update(
+                w,
+                g,
+                m,
+                v,
+                v_max,
+                settings,
+                self.transition.mix,
+                nesterov=self.nesterov,
+                **constants,
+            )
+        return delta, [x for x in slots if x is not None]
+
+    def step(
+        self, settings: Settings, g: Tensor, m: Tensor, v: Tensor
+    ) -> Tensor:
+        """Returns p, the adaptive step at unit learning rate, from the slots.
+
+        Args:
+            settings: The scalars of the update that left the slots.
+            g: Its gradient.
+            m: The first moment.
+            v: The second, its maximum with AMSGrad.
+        """
+        del g
+        return m / self.root(v, settings, self.epsilon)
+
+    def new_values(
+        self, phase: str, settings: Settings, grad: Tensor, *values: Tensor
+    ) -> list[Tensor]:
+        """Returns the weight and its slots after the update.
+
+        Half precision is widened for the update.
+
+        Args:
+            phase: "adaptive", "mixed" or "sgd".
+            settings: The variable's scalars.
+            grad: The gradient.
+            *values: The weight and its slots.
+        """
+        dtype = update_dtype(values[0])
+        g, w, *slots = (ops.cast(x, dtype) for x in (grad, *values))
+        delta, new = self.update(
+            phase, settings, w, clipped(g, settings), *slots
+        )
+        # In the weight's own precision, as Keras' optimizers subtract.
+        weight = values[0] - ops.cast(delta, values[0].dtype)
+        return [
+            weight,
+            *(
+                ops.cast(x, old.dtype)
+                for x, old in zip(new, values[1:], strict=True)
+            ),
+        ]
+
+
+def update_dtype(variable: Any) -> str:
+    """The dtype of a variable's update: half precision is too narrow.
+
+    In float16 the adaptive scale 1 / epsilon would overflow.
+    """
+    dtype = str(keras.backend.standardize_dtype(variable.dtype))
+    return "float32" if dtype in ("float16", "bfloat16") else dtype

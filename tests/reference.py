@@ -192,6 +192,22 @@ def momentum_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
     return np.array(trace)
 
 
+def slots_scale(grads, kept, b1=0.9, b2=0.999, eps=1e-7):
+    """sum(p.p) / sum(p.m) after the last update, over all axes but `kept`.
+
+    With the moments as they are then, and p = m_hat / (sqrt(v_hat) + eps) in
+    Keras' form, whose epsilon is outside the correction.
+    """
+    m, v = np.zeros_like(grads[0]), np.zeros_like(grads[0])
+    for g in grads:
+        m = b1 * m + (1 - b1) * g
+        v = b2 * v + (1 - b2) * g**2
+    k = len(grads)
+    p = math.sqrt(1 - b2**k) / (1 - b1**k) * m / (np.sqrt(v) + eps)
+    others = tuple(a for a in range(m.ndim) if a not in kept)
+    return np.ravel((p * p).sum(others) / (p * m).sum(others))
+
+
 # ---- Learning-rate grafting -------------------------------------------------
 
 

@@ -243,7 +243,13 @@ def test_values_that_are_no_numbers_are_refused(tmp_path):
         on_epoch_end=lambda epoch, logs: logs.update(note="fine")
     )
     with pytest.raises(ValueError, match="fine"):
-        fit([ExactBackup(tmp_path / "backup.npz"), note])
+        fit(
+            [
+                ExactBackup(tmp_path / "backup.npz"),
+                note,
+                SwitchCallback(AtEpoch(4), verbose=0),
+            ]
+        )
 
 
 def test_arguments_are_checked(tmp_path):

@@ -1,17 +1,35 @@
-"""The update in blocks: the plain update's numbers, and no copies."""
+"""Where an update runs: in blocks, by kernels, in a cluster, the same numbers.
+
+And blocks copy nothing.
+"""
+
+import collections
+import gc
+import weakref
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_hybrid import HybridOptimizer, blocks, presets
+from keras_hybrid import (
+    HybridOptimizer,
+    blocks,
+    execution,
+    kernels,
+    presets,
+    rules,
+    scales,
+)
+from keras_hybrid.layouts import Layout
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, GradientSignalToNoise
+from keras_hybrid.units import Units
 
 # Three large variables and two small ones: no size is a multiple of a block,
-# one is (`test_block_size`), and both parts get a large one.
+# one is.
 SHAPES = [(65536 + 17,), (32,), (256, 300), (300,), (128, 1024)]
+LARGE = {65536 + 17, 256 * 300, 128 * 1024}
 
 CONFIGURATIONS = {
     "adam": {},
@@ -25,6 +43,8 @@ CONFIGURATIONS = {
     "global_clipnorm": {"global_clipnorm": 0.5, "weight_decay": 0.1},
     "clipvalue": {"clipvalue": 0.01},
     "switched": {"trigger": AtStep(2), "nesterov": True},
+    "variable": {"trigger": AtStep(2), "scale_scope": "variable"},
+    "weight": {"trigger": AtStep(2), "scale_scope": "weight"},
     "from_zero": {"trigger": AtStep(2), "carry_momentum": False},
     "sgd": {"trigger": AtStep(0), "sgd_learning_rate": 0.1},
     "blend": {
@@ -32,6 +52,7 @@ CONFIGURATIONS = {
         "transition": Blend(3, path="geometric"),
         "clipnorm": 0.5,
     },
+    "arithmetic": {"trigger": AtStep(1), "transition": Blend(3)},
     "half": {"trigger": AtStep(1), "transition": Hard(end=0.5)},
     "signal": {
         "trigger": GradientSignalToNoise(threshold=0.9),
@@ -68,28 +89,64 @@ def assert_close(got, expected, tolerance):
         np.testing.assert_allclose(a / scale, b / scale, rtol=0, atol=tolerance)
 
 
+WAYS = ("cluster", "kernel", "block")
+
+
+@pytest.fixture
+def way(monkeypatch):
+    """Makes every variable's update run in one of the ways, if it can."""
+
+    def choose(name):
+        can = name == "kernel"
+        if not can:
+            monkeypatch.setattr(kernels, "can_update", lambda *_: False)
+        else:
+            monkeypatch.undo()
+        # Above all sizes here, or at the least for which a loop is worth it.
+        least = blocks.LEAST if name == "block" else 1 << 40
+        worth_it = blocks.are_large
+        monkeypatch.setattr(
+            blocks, "are_worth_it", lambda layouts, _: worth_it(layouts, least)
+        )
+
+    return choose
+
+
 # Each compiles for seconds: the others run with the slow tests.
-SOME = {"adam", "amsgrad", "blend", "layers", "switched"}
+SOME = {"adam", "amsgrad", "blend", "arithmetic", "layers", "switched"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in SOME else pytest.param(name, marks=pytest.mark.slow)
-        for name in CONFIGURATIONS
-    ],
-)
-def test_blocks_are_the_plain_update(name):
-    options = CONFIGURATIONS[name]
-    plain = run(HybridOptimizer(0.01, jit_compile=False, **options))
-    assert_close(run(HybridOptimizer(0.01, **options)), plain, 1e-6)
+def some_slow(names, fast):
+    return [
+        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
+@pytest.mark.parametrize("name", some_slow(CONFIGURATIONS, SOME))
+def test_every_way_gives_the_same_numbers(name, way):
+    results = []
+    for kind in WAYS:
+        way(kind)
+        results.append(run(HybridOptimizer(0.01, **CONFIGURATIONS[name])))
+    plain = run(
+        HybridOptimizer(0.01, jit_compile=False, **CONFIGURATIONS[name])
+    )
+    for result in results:
+        # The kernels round beta_2 to float32 before they take it from 1.
+        assert_close(result, plain, 1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
-def test_blocks_in_every_precision(dtype):
-    plain = run(HybridOptimizer(0.01, jit_compile=False), dtype)
+def test_every_way_in_every_precision(dtype, way):
+    options = {"trigger": AtStep(3)}
+    plain = run(HybridOptimizer(0.01, jit_compile=False, **options), dtype)
     tolerance = {"float64": 1e-12, "bfloat16": 8e-3, "float16": 1e-3}[dtype]
-    assert_close(run(HybridOptimizer(0.01), dtype), plain, tolerance)
+    for kind in ("cluster", "block"):
+        way(kind)
+        assert_close(
+            run(HybridOptimizer(0.01, **options), dtype), plain, tolerance
+        )
 
 
 @pytest.mark.parametrize(
@@ -103,125 +160,204 @@ def test_blocks_in_every_precision(dtype):
     ],
     ids=["AdaBound", "RMSpropWarmup"],
 )
-def test_blocks_of_other_formulas(make):
-    assert_close(run(make("auto")), run(make(False)), 1e-6)
+def test_other_formulas_in_blocks(make, way):
+    plain = run(make(False))
+    way("block")
+    assert_close(run(make("auto")), plain, 1e-6)
 
 
-def test_one_part_is_the_same(monkeypatch):
-    several = run(HybridOptimizer(0.01))
-    monkeypatch.setattr(blocks, "_cores", lambda: 1)
-    for a, b in zip(run(HybridOptimizer(0.01)), several, strict=True):
-        np.testing.assert_array_equal(a, b)
+def layout(*shape, dtype="float32", **changed):
+    fixed = {
+        "index": 0,
+        "group": 0,
+        "units": Units(shape, ()),
+        "dtype": dtype,
+        "decay": None,
+        "clip_value": None,
+        "carries": True,
+        "freezes": False,
+    }
+    return Layout(**{**fixed, **changed})
 
 
 def test_not_on_an_accelerator(monkeypatch):
-    large = keras.Variable(np.zeros(SHAPES[0]))
-    assert blocks.are_worth_it(large)
+    large = [layout(65536), layout(65536)]
+    assert blocks.are_worth_it(large, 65536) == [True, True]
+    assert blocks.are_worth_it(large, 65537) == [False, False]
     devices = tf.config.list_physical_devices()
     gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     monkeypatch.setattr(
         tf.config, "list_physical_devices", lambda: [*devices, gpu]
     )
-    assert not blocks.are_worth_it(large)
-
-
-def test_small_variables_are_updated_whole():
-    assert not blocks.are_worth_it(keras.Variable(np.zeros(65535)))
+    assert blocks.are_worth_it(large, 65536) == [False, False]
 
 
 @pytest.mark.parametrize(
     ("sizes", "expected"),
-    [([8], False), ([8, 8], True), ([5, 2, 1], True), ([9, 1], False)],
+    [
+        ([8], [False]),
+        ([8, 8], [True, True]),
+        ([5, 2, 1], [True, True, False]),
+        ([9, 1], [False, False]),
+    ],
 )
-def test_balanced(sizes, expected, monkeypatch):
+def test_one_variable_that_holds_most_is_not_a_loop(
+    sizes, expected, monkeypatch
+):
     monkeypatch.setattr(blocks, "_cores", lambda: 2)
-    assert blocks.balanced([np.zeros(n) for n in sizes]) is expected
-
-
-@pytest.mark.parametrize("options", [{}, {"sgd_scale": 0.5}], ids=str)
-def test_one_variable_alone(options):
-    def updated(jit_compile):
-        optimizer = HybridOptimizer(
-            0.01, trigger=AtStep(2), jit_compile=jit_compile, **options
-        )
-        w = keras.Variable(np.ones(SHAPES[0]))
-        for grads in gradients():
-            optimizer.apply([tf.constant(grads[0])], [w])
-        return [w.numpy()]
-
-    assert_close(updated("auto"), updated(False), 1e-6)
-
-
-def test_block_size():
-    assert blocks.block_size(1 << 20) == 4096
-    assert blocks.block_size(784 * 512) % 16 == 0
-    assert 784 * 512 % blocks.block_size(784 * 512) == 0
-    # No divisor: the rest is an update of its own.
-    assert blocks.block_size(65537) == blocks.BLOCK
-
-
-@pytest.mark.parametrize("cores", [1, 2, 3, 64])
-def test_parts_hold_every_variable_once(cores, monkeypatch):
-    monkeypatch.setattr(blocks, "_cores", lambda: cores)
-    variables = [np.zeros(n) for n in (10, 1, 7, 3, 3, 2)]
-    parts = blocks.parts(variables)
-    assert sorted(sum(parts, [])) == list(range(6))
-    assert len(parts) == min(cores, 6)
-    assert all(parts)
-    if cores == 2:
-        # 26 weights in all.
-        loads = [sum(len(variables[i]) for i in part) for part in parts]
-        assert loads == [13, 13]
+    assert blocks.are_worth_it([layout(n) for n in sizes], 2) == expected
 
 
 @pytest.mark.parametrize(
-    "name", ["adam", "amsgrad", "decay", "blend", "sgd", "RMSpropWarmup"]
+    ("units", "matrix"),
+    [
+        (Units((3, 3, 64, 128), (3,)), (576, 128)),
+        (Units((3, 3, 64, 2), (2, 3)), (9, 128)),
+        (Units((5000, 32), (0,)), (5000, 32)),
+        (Units((5000, 32), ()), (5000, 32)),
+        (Units((70000,), ()), (70000, 1)),
+        (Units((70000,), (0,)), (70000, 1)),
+    ],
 )
-def test_nothing_is_copied(name):
+def test_a_block_is_whole_rows(units, matrix):
+    assert blocks.matrix(units) == matrix
+    rows, columns = matrix
+    count = blocks.rows_a_block(rows, columns)
+    assert 1 <= count <= rows
+    assert count * columns <= max(2 * blocks.BLOCK, columns)
+    # A divisor where one is near: the last block then has no old rows.
+    assert rows % count == 0
+
+
+def test_rows_without_a_near_divisor():
+    assert blocks.rows_a_block(65537, 1) == blocks.BLOCK
+
+
+@pytest.mark.parametrize(
+    ("formula", "phase", "changed", "can"),
+    [
+        ({}, "adaptive", {}, True),
+        ({}, "adaptive", {"dtype": "float64"}, True),
+        ({}, "adaptive", {"dtype": "bfloat16"}, False),
+        ({"root": rules.corrected_root}, "adaptive", {}, False),
+        ({}, "mixed", {}, True),
+        ({"nesterov": True}, "mixed", {}, False),
+        ({}, "mixed", {"carries": False}, False),
+        ({"transition": Blend(4, path="clip")}, "mixed", {}, False),
+        ({"nesterov": True}, "sgd", {"carries": False}, True),
+        ({}, "sgd", {"freezes": True}, False),
+    ],
+)
+def test_what_kernels_can_update(formula, phase, changed, can):
+    arguments = {
+        "beta_2": 0.999,
+        "epsilon": 1e-7,
+        "nesterov": False,
+        "transition": Hard(),
+    }
+    made = rules.Formula(**{**arguments, **formula})
+    assert kernels.can_update(made, phase, layout(3, **changed)) is can
+
+
+def test_a_function_serves_every_model_of_its_shapes(way):
+    way("block")
+    run(HybridOptimizer(0.01))
+    before = len(execution.shared_functions())
+    counts = [
+        f.experimental_get_tracing_count()
+        for f in execution.shared_functions().values()
+    ]
+    # Another model, another learning rate: nothing is traced again.
+    run(HybridOptimizer(0.02))
+    assert len(execution.shared_functions()) == before
+    assert counts == [
+        f.experimental_get_tracing_count()
+        for f in execution.shared_functions().values()
+    ]
+
+
+def test_functions_hold_on_to_no_model(way):
+    way("block")
+    optimizer = HybridOptimizer(0.01, sgd_scale=scales.Projection())
+    run(optimizer)
+    alive = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert alive() is None
+
+
+def test_the_functions_are_bounded(monkeypatch):
+    monkeypatch.setattr(execution, "_SHARED", collections.OrderedDict())
+    monkeypatch.setattr(execution, "_MOST_SHARED", 2)
+    for key in ("a", "b", "a", "c"):
+        execution.shared(key, lambda: None)
+    assert list(execution.shared_functions()) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    "name", ["adam", "amsgrad", "decay", "blend", "sgd", "switched"]
+)
+def test_nothing_is_copied(name, way, monkeypatch):
     """XLA copies a whole variable where it cannot update it in place.
 
     That is what makes a step a hundred times slower, and no number shows it.
     """
-    optimizer = (
-        presets.RMSpropWarmup(3)
-        if name == "RMSpropWarmup"
-        else HybridOptimizer(0.01, **CONFIGURATIONS[name])
-    )
-    run(optimizer)
-    large = {65536 + 17, 256 * 300, 128 * 1024}
-    seen = 0
-    for key, function in optimizer._functions._functions.items():
-        if len(key) != 3 or key[2] == "finish":
+    way("block")
+    calls = {}
+    shared = execution.shared
+
+    def watched(key, function):
+        made = shared(key, function)
+
+        def call(*arguments):
+            calls.setdefault(key, (made, len(arguments[0]), arguments))
+            return made(*arguments)
+
+        return call
+
+    monkeypatch.setattr(execution, "shared", watched)
+    run(HybridOptimizer(0.01, **CONFIGURATIONS[name]))
+    looked = 0
+    for key, (function, count, arguments) in calls.items():
+        if key[0] != "blocks":
             continue
-        indices, phase, number = key
-        members = blocks.parts(optimizer._trainable_variables)[number]
-        arguments = (
-            [tf.zeros(SHAPES[i]) for i in members],
-            [tf.constant(1.0) if optimizer.clipnorm else None for _ in members],
-            tf.constant(0.01),
-            tf.constant(3, optimizer._switch_steps.dtype),
+        shape = key[3].shape
+        values = [tf.Variable(tf.zeros(shape)) for _ in range(count)]
+        settings = arguments[2]._replace(
+            **{
+                field: tf.zeros(x.shape, x.dtype)
+                for field, x in arguments[2]._asdict().items()
+                if isinstance(x, tf.Tensor)
+            }
         )
-        text = function.experimental_get_compiler_ir(*arguments)(
-            stage="optimized_hlo"
-        )
+        text = function.experimental_get_compiler_ir(
+            [v.handle for v in values],
+            tf.zeros(shape),
+            settings,
+            tf.constant(0),
+        )(stage="optimized_hlo")
+        size = int(np.prod(shape))
+        assert size in LARGE
+        rows, columns = blocks.matrix(key[3])
+        whole = [f"[{size}]", f"[{rows},{columns}]", f"[{rows}]"]
         entry = text[text.index("\nENTRY") :]
-        whole = [
-            line.strip()
-            for line in entry.splitlines()
-            if any(f"[{size}]" in line.split("(")[0] for size in large)
-        ]
         copies = [
             line
-            for line in [*whole, *text.splitlines()]
+            for line in text.splitlines()
             if " copy(" in line
-            and any(f"[{size}]" in line.split(" copy(")[0] for size in large)
+            and any(mark in line.split(" copy(")[0] for mark in whole)
         ]
         # Outside the loop nothing is written: what is, is written whole.
-        copies += [line for line in whole if " fusion(" in line]
+        copies += [
+            line
+            for line in entry.splitlines()
+            if " fusion(" in line
+            and any(mark in line.split("(")[0] for mark in whole)
+        ]
         assert "while(" in text
-        assert not copies, (phase, copies[:3])
-        seen += 1
-    assert seen >= 2
+        assert not copies, (key[2], copies[:3])
+        looked += 1
+    assert looked >= 3
 
 
 def test_with_functions_that_run_eagerly():

@@ -163,7 +163,7 @@ COMBINATIONS = {
         {"trigger": AtStep(0)},
         ValueError,
         r"`trigger` fires before the first update.*Received: "
-        r"trigger=AtStep\(n=0\), sgd_scale='projection'$",
+        r"trigger=AtStep\(n=0\), sgd_scale='slots'$",
     ),
     "start-norm": (
         {"trigger": AtStep(0), "sgd_scale": "norm"},
@@ -174,7 +174,7 @@ COMBINATIONS = {
         {"trigger": AtStep(0) | ProjectionConverged()},
         ValueError,
         r"Received: trigger=\(AtStep\(n=0\) \| ProjectionConverged\(.*\)\), "
-        r"sgd_scale='projection'$",
+        r"sgd_scale='slots'$",
     ),
     "unknown": (
         {"lerning_rate": 0.1},
@@ -203,7 +203,7 @@ def test_arguments_that_exclude_each_other(name):
 
 
 def test_allowed_neighbours_of_the_combinations():
-    HybridOptimizer(sgd_scale="projection", sgd_learning_rate=0.1)
+    HybridOptimizer(sgd_scale="slots", sgd_learning_rate=0.1)
     HybridOptimizer(trigger=AtStep(0), sgd_scale=2.0)
     HybridOptimizer(trigger=AtStep(0), sgd_learning_rate=0.1)
     HybridOptimizer(trigger=AtStep(0) & ProjectionConverged())
@@ -239,17 +239,17 @@ METHODS = {
         lambda: built().switch(),
         ValueError,
         r"`switch\(\)` needs a positive.* estimate.*`sgd_learning_rate`.*"
-        r"Received: iterations=0, sgd_scale='projection'.*averages 0 / 0$",
+        r"Received: iterations=0, sgd_scale='slots'$",
     ),
     "switch-no-estimate-norm": (
         lambda: built(sgd_scale="norm").switch(),
         ValueError,
-        r"Received: iterations=0, sgd_scale='norm'.*averages 0 / 0$",
+        r"Received: iterations=0, sgd_scale='norm'$",
     ),
     "switch-after-zero-gradient": (
         lambda: apply_once(HybridOptimizer(jit_compile=False), 0.0).switch(),
         ValueError,
-        r"Received: iterations=1, .*averages 0 / 0$",
+        r"Received: iterations=1, .*$",
     ),
     "no-length": (
         lambda: apply_once(

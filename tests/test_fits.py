@@ -350,7 +350,7 @@ def test_without_an_estimate_the_training_goes_on():
             model, SwitchCallback(AtEpoch(2), verbose=0), y=y, epochs=3
         )
     assert history["switch_step"] == [-1, -1, -1]
-    with pytest.raises(ValueError, match=r"positive, finite.*averages nan"):
+    with pytest.raises(ValueError, match=r"positive, finite.*iterations="):
         model.optimizer.switch()
 
 
@@ -362,8 +362,9 @@ def test_the_trigger_is_asked_again_where_there_was_no_estimate():
 
         def on_epoch_end(self, epoch, logs=None):
             if epoch == 0:
-                denominators = model.optimizer._scale_denominators
-                denominators.assign(np.full(denominators.shape, -1e-9))
+                for variable in model.optimizer.variables:
+                    if "first_moment" in variable.path:
+                        variable.assign(np.zeros(variable.shape))
 
     with pytest.warns(UserWarning, match="asked again"):
         history = fit(

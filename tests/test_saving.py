@@ -526,11 +526,17 @@ def test_choices_do_not_change_the_variables():
 
     for options in (
         {"trigger": AtStep(3), "transition": Blend(4), "nesterov": True},
-        {"scope": "layer", "scale_scope": "model", "sgd_scale": "norm"},
-        {"sgd_learning_rate": 0.1, "cooldown": Cooldown()},
-        {"sgd_scale": 2.0, "momentum": 0.5, "carry_momentum": False},
+        {"scope": "layer", "momentum": 0.5, "carry_momentum": False},
+        {"scale_multiplier": 2.0, "cooldown": Cooldown()},
     ):
         assert names(**options) == names()
+    # How fast SGD is decides what is kept of it: rho a variable here, with the
+    # averages behind it for some.
+    given = names(sgd_scale=2.0)
+    assert given == names(sgd_learning_rate=0.1) == names(scale_scope="model")
+    averaged = names(sgd_scale="norm")
+    assert averaged == names(sgd_scale="projection")
+    assert len(averaged) == len(given) + 2
     with_max = names(amsgrad=True)
     assert set(names()) < set(with_max)
     assert len(with_max) == len(names()) + 1

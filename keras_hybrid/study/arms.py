@@ -170,6 +170,10 @@ def _preset(
     )
 
 
+def _of_slots(scope: str) -> dict[str, Any]:
+    return {"sgd_scale": "slots", "scale_scope": scope}
+
+
 def _named(arms: Iterable[Arm]) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms}
 
@@ -242,6 +246,11 @@ ARMS = _named(
     )
 )
 
+# The library's defaults until 0.1, with which these arms were trained.
+_PROJECTED: dict[str, Any] = {
+    "sgd_scale": "projection",
+    "scale_scope": "variable",
+}
 _DECAYED: dict[str, Any] = {"weight_decay": ADAM_DECAY}
 _DECAYED_8: dict[str, Any] = {"weight_decay": 8 * ADAM_DECAY}
 _SGD: dict[str, Any] = {"momentum": MOMENTUM, "weight_decay": SGD_DECAY}
@@ -290,7 +299,7 @@ def _control(name: str, label: str, **arguments: Any) -> Arm:
         f"Control: AdamW, cool-down {label}",
         how=lambda b: Hard(end=0.0),
         role="control",
-        **{**_DECAYED, **arguments},
+        **{**_PROJECTED, **_DECAYED, **arguments},
     )
 
 
@@ -314,8 +323,10 @@ CONTROLS = _named(
 def _study_hybrid(
     name: str, label: str, control: str | None = "control", **arguments: Any
 ) -> Arm:
-    arm = _hybrid(name, label, **{**_DECAYED, **arguments})
-    return dataclasses.replace(arm, control=control)
+    arguments = {**_PROJECTED, **_DECAYED, **arguments}
+    return dataclasses.replace(
+        _hybrid(name, label, **arguments), control=control
+    )
 
 
 HYBRIDS = _named(
@@ -357,6 +368,36 @@ HYBRIDS = _named(
         ),
     )
 )
+# rho from Adam's slots at the switch; all at the learning rate of the first.
+SLOTS = _named(
+    dataclasses.replace(arm, tuned_as=None if arm.name == "slots" else "slots")
+    for arm in (
+        _study_hybrid(
+            "slots",
+            "rho of the slots, a unit; switch at half",
+            **_of_slots("unit"),
+        ),
+        _study_hybrid(
+            "slots_variable",
+            "rho of the slots, a variable; switch at half",
+            **_of_slots("variable"),
+        ),
+        _study_hybrid(
+            "slots_blend",
+            "rho of the slots, a unit; blend",
+            how=_blend(),
+            **_of_slots("unit"),
+        ),
+        _study_hybrid(
+            "slots_at80",
+            "rho of the slots, a unit; switch at 80 %",
+            "slots_at80_control",
+            when=_at(0.8),
+            **_of_slots("unit"),
+        ),
+        _control("slots_at80_control", "from 80 %", when=_at(0.8)),
+    )
+)
 SHORTENED = (
     "control",
     "plateau_control",
@@ -369,6 +410,7 @@ STUDY = {
     **BASELINES,
     **CONTROLS,
     **HYBRIDS,
+    **SLOTS,
     **_named({**CONTROLS, **HYBRIDS}[name].shortened() for name in SHORTENED),
 }
 # One change of `hybrid` each, at its tuned learning rate. Where it is a change

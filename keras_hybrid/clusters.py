@@ -1,0 +1,67 @@
+"""The update of many variables as one XLA-compiled function.
+
+For what TensorFlow has no kernel of. It is compiled once for each list of
+shapes, whatever model has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras_hybrid import execution
+from keras_hybrid.layouts import Layout, settings_of
+from keras_hybrid.rules import Formula
+from keras_hybrid.units import Units
+
+Tensor = Any
+
+
+def update(
+    formula: Formula,
+    phase: str,
+    layouts: Sequence[Layout],
+    units: Sequence[Units],
+    arguments: dict[str, Any],
+    jit: bool,
+) -> None:
+    """Updates variables and their slots in place.
+
+    Args:
+        formula: The update.
+        phase: "adaptive", "mixed" or "sgd".
+        layouts: Of the variables.
+        units: Of all variables of the optimizer.
+        arguments: `plan`, and one a variable: `grads`, `clips`, `handles` (of
+            each weight and its slots).
+        jit: Whether XLA compiles it.
+    """
+
+    def whole(arguments: dict[str, Any]) -> None:
+        import tensorflow as tf
+
+        every = settings_of(
+            arguments["plan"], layouts, units, arguments["clips"], phase
+        )
+        for layout, settings, grad, handles in zip(
+            layouts,
+            every,
+            arguments["grads"],
+            arguments["handles"],
+            strict=True,
+        ):
+            frozen = phase == "sgd" and layout.freezes
+            changed = handles[:2] if phase == "sgd" else handles
+            values = [
+                execution.value(h, layout.dtype, layout.units.shape)
+                for h in (handles if frozen else changed)
+            ]
+            new = formula.new_values(phase, settings, grad, *values)
+            for handle, value in zip(changed, new, strict=False):
+                tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+
+    if not jit:
+        whole(arguments)
+        return
+    key = ("cluster", formula.key, phase, tuple(layouts), tuple(units))
+    execution.shared(key, whole)(arguments)

@@ -1,0 +1,96 @@
+"""How finely rho is held: which weights of a variable share one number."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+# From fine to coarse. "weight" holds one number a variable like "variable":
+# each weight's own is read from its second moment.
+SCALE_SCOPES = ("weight", "unit", "variable", "layer", "model")
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """The units of one variable: what lies along the kept axes.
+
+    Attributes:
+        shape: The variable's shape.
+        kept: Its axes that tell units apart; none: the variable is one unit.
+    """
+
+    shape: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """The number of units."""
+        return int(np.prod([self.shape[a] for a in self.kept], dtype=int))
+
+    @property
+    def broadcast(self) -> tuple[int, ...]:
+        """The shape in which one number a unit broadcasts to the variable."""
+        if not self.kept:
+            return ()
+        return tuple(
+            n if axis in self.kept else 1 for axis, n in enumerate(self.shape)
+        )
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sums a tensor of the variable's shape over each unit's weights."""
+        others = [a for a in range(len(self.shape)) if a not in self.kept]
+        return ops.reshape(ops.sum(x, axis=others) if others else x, (-1,))
+
+    @property
+    def weights(self) -> int:
+        """The number of weights of one unit."""
+        return int(np.prod(self.shape, dtype=int)) // max(self.count, 1)
+
+
+def units_of(variable: Any, scope: str) -> Units:
+    """Returns the units of a variable.
+
+    One an output unit, which is the last axis; a channel of a depthwise kernel
+    (its last two axes); a row of an embedding table; each weight of a bias or
+    of a normalization's scale.
+
+    Args:
+        variable: A Keras or backend variable.
+        scope: One of `SCALE_SCOPES`; all but `"unit"` hold one number a
+            variable.
+    """
+    shape = tuple(variable.shape)
+    if scope != "unit" or not shape:
+        return Units(shape, ())
+    path = str(getattr(variable, "path", variable.name))
+    name = path.rpartition("/")[2]
+    if name.endswith("embeddings") and len(shape) == 2:
+        return Units(shape, (0,))
+    # Keras names the depthwise kernel of a separable convolution, not that of
+    # a depthwise one, whose last axis is the depth multiplier, mostly 1.
+    depthwise = "depthwise" in path or shape[-1] == 1
+    if len(shape) > 2 and depthwise:
+        return Units(shape, (len(shape) - 2, len(shape) - 1))
+    return Units(shape, (len(shape) - 1,))
+
+
+def split(values: Tensor, units: Sequence[Units]) -> list[Tensor]:
+    """Cuts one vector with an entry a unit into one a variable."""
+    counts = [u.count for u in units]
+    if len(counts) == 1:
+        return [values]
+    return list(ops.split(values, np.cumsum(counts)[:-1].tolist()))
+
+
+def spread(values: Tensor, units: Sequence[Units]) -> Tensor:
+    """Turns one entry a variable into one a unit."""
+    if all(u.count == 1 for u in units):
+        return values
+    of = np.repeat(np.arange(len(units)), [u.count for u in units])
+    return ops.take(values, of.astype("int32"), axis=0)
