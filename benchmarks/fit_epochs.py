@@ -13,7 +13,6 @@ ROUNDS = 2
 OPTIMIZERS = {
     "keras Adam": lambda: keras.optimizers.Adam(1e-3),
     "keras_hybrid": lambda: HybridOptimizer(1e-3),
-    "keras_hybrid, no estimate": lambda: HybridOptimizer(1e-3, sgd_scale=1.0),
 }
 
 

@@ -9,8 +9,9 @@ with the memory limit: the bytes that must move at the rate at which
 y <- y + a x moves them. Then peak memory, and whole epochs of `fit` on MNIST.
 
 Writes benchmarks/speed.json and speed.svg. A group that is not asked for keeps
-its figures: `--groups sizes counts callers epochs memory`. Run it on a machine
-that does nothing else; all groups take about 25 minutes on 2 cores.
+its figures: `--groups sizes counts callers first sweep models epochs memory`.
+Run it on a machine that does nothing else; all groups take some 40 minutes on 2
+cores. Without PyTorch, JAX and optax (the extra `bench`) the rest is measured.
 """
 
 import argparse
@@ -22,6 +23,8 @@ from pathlib import Path
 import contenders
 import fit_epochs
 import matplotlib
+import real_models
+import sweeps
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
@@ -50,15 +53,36 @@ SIZES = {
     f"{millions} M": {"shapes": equal_tensors(millions, 34)}
     for millions in (0.1, 1, 5, 25, 100)
 }
+MLP = [
+    *((784, 512), (512,), (512, 512), (512,)),
+    *((512, 512), (512,), (512, 10), (10,)),
+]
+SIZES["1 M in 8"] = {"shapes": MLP}
 SIZES["24 M in 2"] = {"shapes": equal_tensors(24, 2)}
+SIZES["25 M"]["projection"] = True
 SIZES["24 M in 1"] = {"shapes": equal_tensors(24, 1)}
+
+
+def resnet20():
+    """The trainable variables of a ResNet-20 for 32x32 images."""
+    shapes = [(3, 3, 3, 16), (16,), (16,)]
+    for filters, before in ((16, 16), (32, 16), (64, 32)):
+        for block in range(3):
+            first = before if block == 0 else filters
+            shapes += [(3, 3, first, filters), (filters,), (filters,)]
+            shapes += [(3, 3, filters, filters), (filters,), (filters,)]
+    return [*shapes, (64, 10), (10,)]
+
+
 COUNTS = {
     f"{count} small": {"shapes": small_tensors(count)} for count in (6, 60, 200)
 }
+COUNTS["ResNet-20"] = {"shapes": resnet20()}
 CALLERS = {
     "60 small, eager": {"shapes": small_tensors(60), "caller": "eager"},
     "60 small, XLA": {"shapes": small_tensors(60), "caller": "xla"},
     "25 M, XLA": {"shapes": equal_tensors(25, 34), "caller": "xla"},
+    "1 M in 8, XLA": {"shapes": MLP, "caller": "xla"},
 }
 
 
@@ -96,12 +120,30 @@ def weights_of(shapes):
     return total
 
 
+def available(workers):
+    """Closes workers whose library is missing, and says what to install."""
+    present = []
+    for worker in workers:
+        answer = worker.ask("prepare", {"shapes": [(1,)], "phase": PHASES[0]})
+        if isinstance(answer, str):
+            print(
+                f'No {answer}: pip install -e ".[bench]" to compare with it.',
+                flush=True,
+            )
+            worker.close()
+        else:
+            present.append(worker)
+    return present
+
+
 def time_case(case, workers):
     """Times all contenders of a case in turns; returns milliseconds."""
     names = [
         (worker, name)
         for worker in workers
         for name in worker.ask("prepare", case)
+        # Its sums are a pass over all slots: one size shows it.
+        if "projection" not in name or case.get("projection")
     ]
     turns = {name: [] for _, name in names}
     for round_ in range(ROUNDS + 1):
@@ -155,8 +197,13 @@ def step_group(cases, workers, phases=PHASES):
 def memory_group():
     """Peak memory of each optimizer in a fresh process, in bytes a weight."""
     results = {}
-    for size, phases in (("25 M", PHASES), ("100 M", PHASES[:1])):
-        case = SIZES[size]
+    cases = {**SIZES, "ResNet50": {"shapes": real_models.resnet50_shapes()}}
+    for size, phases in (
+        ("25 M", PHASES),
+        ("100 M", PHASES[:1]),
+        ("ResNet50", PHASES[:1]),
+    ):
+        case = cases[size]
         weights = weights_of(case["shapes"])
         for phase in phases:
             worker = Worker("tensorflow")
@@ -164,7 +211,7 @@ def memory_group():
             names = worker.ask("prepare", small)
             worker.close()
             for name in names:
-                if name == "axpy":
+                if name == "axpy" or "projection" in name:
                     continue
                 worker = Worker("tensorflow")
                 # What TensorFlow and its threads take.
@@ -193,7 +240,7 @@ def plot(record):
     for axis, (group, label, of) in zip(axes, panels, strict=True):
         lines, limits = {}, []
         for name, phases in record.get(group, {}).items():
-            if " in " in name:
+            if " in " in name or (of == "tensors" and "small" not in name):
                 continue
             result = phases["adaptive"]
             x = result["weights"] if of == "weights" else int(name.split()[0])
@@ -221,7 +268,10 @@ def plot(record):
 def main():
     """Runs the groups that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    groups = ("sizes", "counts", "callers", "epochs", "memory")
+    groups = (
+        *("sizes", "counts", "callers", "first", "sweep"),
+        *("models", "epochs", "memory"),
+    )
     parser.add_argument("--groups", nargs="*", choices=groups, default=groups)
     parser.add_argument("--cases", nargs="*", help="of the first three groups")
     parser.add_argument("--data-dir", help="TFDS's folder")
@@ -238,7 +288,9 @@ def main():
 
     steps = [g for g in asked.groups if g in ("sizes", "counts", "callers")]
     if steps:
-        workers = [Worker(library) for library in contenders.LIBRARIES]
+        workers = available(
+            [Worker(library) for library in contenders.LIBRARIES]
+        )
         if "sizes" in steps:
             keep("sizes", step_group(chosen(SIZES), workers))
         if "counts" in steps:
@@ -248,6 +300,12 @@ def main():
             keep("callers", step_group(chosen(CALLERS), *keras_alone))
         for worker in workers:
             worker.close()
+    if "first" in asked.groups:
+        keep("first", real_models.first_steps())
+    if "sweep" in asked.groups:
+        keep("sweep", sweeps.run())
+    if "models" in asked.groups:
+        keep("models", real_models.epochs())
     if "epochs" in asked.groups:
         keep("epochs", fit_epochs.run(asked.data_dir))
     if "memory" in asked.groups:

@@ -136,15 +136,10 @@ def is_readable(variable: Any) -> bool:
 def read(variable: Any) -> Tensor:
     """Returns a variable's value as it is now.
 
-    On TensorFlow `convert_to_tensor` hands on the variable itself, which is
-    read where it is used, perhaps after an assignment.
+    `convert_to_tensor` hands on what an assignment changes: on TensorFlow the
+    variable itself, which is read where it is used, on torch its memory.
     """
-    value = keras.ops.convert_to_tensor(variable)
-    if keras.backend.backend() != "tensorflow":
-        return value
-    import tensorflow as tf
-
-    return tf.convert_to_tensor(value)
+    return keras.ops.copy(keras.ops.convert_to_tensor(variable))
 
 
 def square_sum(x: Tensor) -> Tensor:
@@ -244,9 +239,11 @@ def value(handle: Any, dtype: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def case(
-    index: Tensor, branches: Sequence[Callable[[Any], None]], arguments: Any
-) -> None:
-    """Runs one of the branches, which take the same arguments.
+    index: Tensor,
+    branches: Sequence[Callable[[Any], Sequence[Tensor]]],
+    arguments: Any,
+) -> list[Tensor]:
+    """Runs one of the branches, which take and return the same tensors.
 
     A `cond` inside XLA computes all branches, and `tf.switch_case` would pass
     each argument through a switch of its own, which costs as much as the
@@ -256,22 +253,23 @@ def case(
         index: An int32 scalar.
         branches: Functions that use no tensor but their arguments'.
         arguments: Tensors, in lists and dictionaries.
+
+    Returns:
+        What the branch returned.
     """
     import tensorflow as tf
 
     if len(branches) == 1:
-        branches[0](arguments)
-        return
+        return list(branches[0](arguments))
     places = tf.nest.flatten(arguments)
     tensors = [x for x in places if x is not None]
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors]
 
-    def traced(branch: Callable[[Any], None]) -> Any:
-        def call(tensors: list[Tensor]) -> Tensor:
+    def traced(branch: Callable[[Any], Sequence[Tensor]]) -> Any:
+        def call(tensors: list[Tensor]) -> list[Tensor]:
             left = iter(tensors)
             own = [None if x is None else next(left) for x in places]
-            branch(tf.nest.pack_sequence_as(arguments, own))
-            return tf.constant(0)
+            return list(branch(tf.nest.pack_sequence_as(arguments, own)))
 
         function = tf.function(call, autograph=False)
         concrete = function.get_concrete_function(specs)
@@ -282,12 +280,20 @@ def case(
             )
         return concrete
 
-    tf.raw_ops.Case(
+    functions = [traced(branch) for branch in branches]
+    outputs = functions[0].outputs
+    found = tf.raw_ops.Case(
         branch_index=index,
         input=tensors,
-        Tout=[tf.int32],
-        branches=[traced(branch) for branch in branches],
+        Tout=[x.dtype for x in outputs],
+        branches=functions,
     )
+    if not outputs:
+        return []
+    return [
+        tf.ensure_shape(x, like.shape)
+        for x, like in zip(found, outputs, strict=True)
+    ]
 
 
 def run_if(condition: Tensor, run: Callable[[], None]) -> None:

@@ -93,15 +93,23 @@ def settings_of(
             columns[value, dtype] = ops.convert_to_tensor(value, dtype)
         return columns[value, dtype]
 
-    scales = None if phase == "adaptive" else split(plan["scales"], units)
+    steps: Any = None
+    if phase != "adaptive":
+        # In one go where all have one rate: each op on a small vector counts.
+        of_one_group = len({layout.group for layout in layouts}) == 1
+        rate = plan["sgd_rates"][layouts[0].group] if of_one_group else 1
+        steps = split(plan["scales"] * rate, units)
     settings = []
     for layout, clip in zip(layouts, clips, strict=True):
         dtype = update_dtype(layout)
         group = layout.group
         step: Any = 0.0
-        if scales is not None:
-            rho = ops.reshape(scales[layout.index], layout.units.broadcast)
-            step = ops.cast(rho, dtype) * column("sgd_rates", dtype)[group]
+        if steps is not None:
+            step = ops.cast(steps[layout.index], dtype)
+            if not layout.units.is_last_axis:
+                step = ops.reshape(step, layout.units.broadcast)
+            if not of_one_group:
+                step = step * column("sgd_rates", dtype)[group]
         settings.append(
             Settings(
                 learning_rate=column("rates", dtype)[group],

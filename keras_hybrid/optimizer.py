@@ -506,21 +506,36 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "handles": [[execution.handle(s) for s in x] for x in slots],
             }
             layouts = self._layouts(variables, indices)
-            execution.case(
-                plan["phase"],
-                [
-                    functools.partial(self._run_phase, layouts, phase)
-                    for phase in self._phases
-                ],
-                arguments,
-            )
+            run = functools.partial(self._run_phase, layouts)
+            estimate: Any = None
+            if self._estimates_in_branch(indices):
+                # A branch that fires beside each that does not: to pass the
+                # slots on to one more branch would cost as much as updates.
+                number = plan["phase"] + len(self._phases) * ops.cast(
+                    ops.any(fires), "int32"
+                )
+                estimate = execution.case(
+                    number,
+                    [
+                        functools.partial(run, phase, fires=fires)
+                        for fires in (False, True)
+                        for phase in self._phases
+                    ],
+                    arguments,
+                )
+            else:
+                execution.case(
+                    plan["phase"],
+                    [functools.partial(run, phase) for phase in self._phases],
+                    arguments,
+                )
             if self._needs:
                 fires = self._observe(variables, indices, grads, plan)
             if self.trigger is not None:
                 execution.run_if(
                     ops.any(fires),
                     lambda: self._switch_where(
-                        fires, plan, self._estimate(plan)
+                        fires, plan, estimate or self._estimate(plan)
                     ),
                 )
 
@@ -602,10 +617,44 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """How many of a weight and its slots a phase changes."""
         return 2 if phase == "sgd" else 4 if self.amsgrad else 3
 
+    def _estimates_in_branch(self, indices: Sequence[int]) -> bool:
+        """Whether the branch that updates can read all slots for rho."""
+        return (
+            isinstance(self._scale, Slots)
+            and self.trigger is not None
+            and not self._needs
+            and sorted(indices) == list(range(len(self._first_moments)))
+            and all(slot is not None for slot in self._first_moments)
+        )
+
     def _run_phase(
+        self,
+        layouts: Sequence[Layout],
+        phase: str,
+        arguments: dict[str, Any],
+        fires: bool | None = None,
+    ) -> list[Tensor]:
+        """One phase; with `fires` rho and whether it exists, if it is True."""
+        self._update_by_layout(layouts, phase, arguments)
+        if fires is None:
+            return []
+        if not fires:
+            return [
+                ops.zeros(self._scales.shape, self._state_dtype),
+                ops.zeros((len(self._units),), "bool"),
+            ]
+        slots: list[Any] = [None] * len(layouts)
+        for layout, handles in zip(layouts, arguments["handles"], strict=True):
+            slots[layout.index] = [
+                execution.value(handles[i], layout.dtype, layout.units.shape)
+                for i in (1, -1)
+            ]
+        return list(self._estimate(arguments["plan"], slots))
+
+    def _update_by_layout(
         self, layouts: Sequence[Layout], phase: str, arguments: dict[str, Any]
     ) -> None:
-        """One phase, each variable where its update is fastest."""
+        """Updates each variable where its update is fastest."""
         formula, units = self._formula, self._units
         jit = self.jit_compile is not False
         by_kernel = [kernels.can_update(formula, phase, x) for x in layouts]
@@ -1059,11 +1108,15 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self.assign(self._switch_steps, switch_steps)
         self.assign(self._weights, self._next_weights(switch_steps, plan))
 
-    def _estimate(self, plan: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _estimate(
+        self, plan: dict[str, Tensor], slots: Sequence[Any] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns rho, one a unit, and whether it exists, one a variable.
 
         Args:
             plan: The corrections of the update that left the slots.
+            slots: m and v (or its maximum) of each variable; None: as the
+                optimizer's variables have them.
         """
         dtype = self._state_dtype
         if not self._scale.estimated:
@@ -1074,36 +1127,36 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 ops.ones((len(self._groups.of),), "bool"),
             )
         if isinstance(self._scale, Slots):
-            rho, exists = self._estimate_from_slots(plan)
+            rho, exists = self._estimate_from_slots(plan, slots)
         else:
             state = [execution.read(s) for s in self._scale_state]
             rho, exists = self._scale.estimate(state, self._scale_groups)
         return rho * _constant(self.scale_multiplier, dtype), exists
 
     def _estimate_from_slots(
-        self, plan: dict[str, Tensor]
+        self, plan: dict[str, Tensor], slots: Sequence[Any] | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns `Slots.estimate` of the slots as they are."""
+        """Returns `Slots.estimate`; a variable without slots counts as 0."""
         variables = self._trainable_variables
         indices = range(len(variables))
+        if slots is None:
+            slots = [
+                None if s[1] is None else [s[1], s[-1]]
+                for s in self._slots_of(variables, indices)
+            ]
         layouts = self._layouts(variables, indices)
         clips: list[Tensor | None] = [None] * len(variables)
         every = settings_of(plan, layouts, self._units, clips, "adaptive")
         steps, moments = [], []
-        for settings, slots in zip(
-            every, self._slots_of(variables, indices), strict=True
+        for variable, settings, own in zip(
+            variables, every, slots, strict=True
         ):
-            dtype = rules.update_dtype(slots[0])
-            if slots[1] is None:  # It is overwritten, not updated.
-                none = ops.zeros(slots[0].shape, self._state_dtype)
-                steps.append(none)
-                moments.append(none)
-                continue
-            m, v = (
-                ops.cast(ops.convert_to_tensor(slots[i]), dtype)
-                for i in (1, -1)
-            )
-            p = self._formula.step(settings, m, m, v)
+            dtype = rules.update_dtype(variable)
+            if own is None:
+                m = p = ops.zeros(variable.shape, dtype)
+            else:
+                m, v = (ops.cast(ops.convert_to_tensor(x), dtype) for x in own)
+                p = self._formula.step(settings, m, m, v)
             steps.append(ops.cast(p, self._state_dtype))
             moments.append(ops.cast(m, self._state_dtype))
         # Variables that have switched no longer count.

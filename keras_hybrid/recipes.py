@@ -17,7 +17,7 @@ from typing import Any
 
 import keras
 
-from keras_hybrid import checks, files
+from keras_hybrid import checks, files, scales
 from keras_hybrid.transitions import (
     COOLDOWN_CURVES,
     CURVES,
@@ -35,6 +35,7 @@ from keras_hybrid.triggers import (
     ProjectionConverged,
     StepTrigger,
 )
+from keras_hybrid.units import SCALE_SCOPES
 
 FORMAT = 1
 # Where the recipes that come with the library are: in a source tree, and
@@ -44,7 +45,7 @@ SHIPPED = (
     Path(sys.prefix) / "share" / "keras_hybrid" / "tuning",
 )
 
-ESTIMATES = ("projection", "momentum", "norm", "swats")
+ESTIMATES = tuple(scales.NAMES)
 # A field that only one value, or some values, of another field reads.
 CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fraction": ("when", ("fraction",)),
@@ -64,7 +65,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "curve": tuple(CURVES),
     "path": tuple(PATHS),
     "scale": (*ESTIMATES, "number"),
-    "scale_scope": ("model", "layer", "variable"),
+    "scale_scope": SCALE_SCOPES,
     "scope": ("model", "layer", "variable"),
     "cooldown": (*COOLDOWN_CURVES, "none"),
 }
@@ -91,7 +92,7 @@ class Plan:
     """When, how, how fast and how it ends, whatever the training's length.
 
     The default is the library's: at half of the budget, in one update, at the
-    projected rate of each variable, with a cosine cool-down to the end.
+    rate that Adam's slots give each unit, with a cosine cool-down to the end.
 
     Args:
         when: `"fraction"` (of the epochs), `"plateau"` (of the validation
@@ -109,8 +110,8 @@ class Plan:
         curve: For `"blend"`: see `transitions.Blend`.
         path: For `"blend"`: likewise.
         end: The final weight of SGD in [0, 1]; 0 keeps Adam.
-        scale: `"projection"`, `"momentum"`, `"norm"`, `"swats"`: the estimate
-            of rho; or `"number"`.
+        scale: `"slots"`, `"projection"`, `"momentum"`, `"norm"`, `"swats"`:
+            the estimate of rho; or `"number"`.
         scale_scope: How finely rho is estimated.
         multiplier: For an estimate: the factor on rho, above 0.
         rho: For `"number"`: rho itself, above 0.
@@ -136,8 +137,8 @@ class Plan:
     curve: str | None = None
     path: str | None = None
     end: float = 1.0
-    scale: str = "projection"
-    scale_scope: str = "variable"
+    scale: str = "slots"
+    scale_scope: str = "unit"
     multiplier: float | None = None
     rho: float | None = None
     cooldown: str = "cosine"

@@ -42,6 +42,11 @@ class Units:
             n if axis in self.kept else 1 for axis, n in enumerate(self.shape)
         )
 
+    @property
+    def is_last_axis(self) -> bool:
+        """Whether a vector with one number a unit broadcasts as it is."""
+        return self.kept == (len(self.shape) - 1,)
+
     def sum(self, x: Tensor) -> Tensor:
         """Sums a tensor of the variable's shape over each unit's weights."""
         others = [a for a in range(len(self.shape)) if a not in self.kept]

@@ -51,8 +51,8 @@ def test_a_plan_fills_in_what_the_others_call_for_and_nothing_else():
         "fraction": 0.5,
         "how": "hard",
         "end": 1.0,
-        "scale": "projection",
-        "scale_scope": "variable",
+        "scale": "slots",
+        "scale_scope": "unit",
         "multiplier": 1.0,
         "cooldown": "cosine",
         "final": 0.0,
@@ -129,7 +129,7 @@ def test_optimizer_arguments_of_plans():
     default = HybridOptimizer(**Plan().optimizer_arguments(100))
     assert repr(default.transition) == repr(Hard())
     assert repr(default.cooldown) == repr(Cooldown())
-    assert default.sgd_scale == "projection"
+    assert default.sgd_scale == "slots"
     blend = PLANS["blend"].optimizer_arguments(200)["transition"]
     assert repr(blend) == repr(Blend(60, curve="cosine", path="geometric"))
     number = PLANS["number"].optimizer_arguments(10)

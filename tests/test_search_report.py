@@ -222,10 +222,10 @@ def test_what_trials_share_is_said_once_and_the_cost_last(tmp_path):
     first, *_, last = text.splitlines()
     assert first == (
         r"All trials: 10 epochs, 3 seeds a trial, max val_accuracy; when "
-        "fraction, how hard, end 1, scale projection, scale_scope variable, "
+        "fraction, how hard, end 1, scale slots, scale_scope unit, "
         "multiplier 1, cooldown cosine, final 0, scope model."
     )
-    assert text.count("projection") == 1
+    assert text.count("slots") == 1
     # 15 + 0 + 24 epochs, 9 runs of a minute.
     assert last == (
         "Cost of the 3 trials, without the references: 39 epochs trained of "

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import (
@@ -12,6 +13,7 @@ from keras_hybrid.study.statistics import (
     generalization_gap,
     holm,
     mean_interval,
+    mean_of_means,
     paired_difference,
     seconds_to_target,
 )
@@ -58,6 +60,32 @@ def test_mean_interval_of_one_value_has_no_bounds():
 
 def test_mean_interval_of_equal_values_is_a_point():
     assert mean_interval([0.5, 0.5, 0.5]) == (0.5, 0.5, 0.5)
+
+
+def test_mean_of_means_is_welchs():
+    # With two groups: half of Welch's interval for a - (-b).
+    a, b = [1.0, 2.0, 4.0], [0.5, 0.0, 0.25, 0.75, 0.5]
+    welch = stats.ttest_ind(a, [-x for x in b], equal_var=False)
+    expected = welch.confidence_interval(0.9)
+    found = mean_of_means([a, b], confidence=0.9)
+    assert found.mean == pytest.approx((7 / 3 + 0.4) / 2)
+    assert found.low == pytest.approx(expected.low / 2)
+    assert found.high == pytest.approx(expected.high / 2)
+
+
+def test_mean_of_means_of_one_group_is_students():
+    values = [1.0, 2.0, 3.0]
+    assert mean_of_means([values]) == pytest.approx(mean_interval(values))
+
+
+def test_mean_of_means_needs_a_spread_in_each_group():
+    mean, low, high = mean_of_means([[1.0], [2.0, 4.0]])
+    assert mean == 2.0
+    assert math.isnan(low)
+    assert math.isnan(high)
+    assert mean_of_means([[1.0, 1.0], [2.0, 2.0]]) == (1.5, 1.5, 1.5)
+    with pytest.raises(ValueError, match="groups"):
+        mean_of_means([])
 
 
 def test_paired_difference_uses_the_common_seeds():

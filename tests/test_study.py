@@ -18,8 +18,10 @@ from keras_hybrid.study import (
     arms,
     campaign,
     cells,
+    contrasts,
     datasets,
     glance,
+    protocol,
     report,
     trace,
     tuning,
@@ -65,6 +67,39 @@ def test_every_arm_can_be_made_and_has_its_control(name):
     assert repr(optimizer.trigger) == repr(control.trigger)
     assert repr(optimizer.cooldown) == repr(control.cooldown)
     assert optimizer.weight_decay == control.weight_decay
+
+
+@pytest.mark.parametrize("folder", ["study", "study-variants"])
+def test_arms_mean_what_their_records_say(folder):
+    """Whatever the library's defaults have become since."""
+    root = Path(__file__).parent.parent / "results" / folder
+    paths = sorted((root / "mnist-under-fit").glob("*-seed0.json"))
+    assert paths
+    for path in paths:
+        run = Run.load(path)
+        arm, told = EVERY_ARM[run.arm], run.configuration
+        made, trigger = arm.make(
+            arm.budget(run.epochs, run.steps_per_epoch),
+            told["tuned_learning_rate"],
+        )
+        recorded = protocol._with_defaults(told)["optimizer"]
+        assert protocol._serialized(made) == recorded, run.arm
+        assert (trigger is None) == (told["trigger"] is None)
+        assert (arm.label, arm.role, arm.share, arm.control) == (
+            *(told["label"], told["role"], told["share"], told["control"]),
+        )
+
+
+@pytest.mark.parametrize("name", arms.SLOTS)
+def test_arms_of_the_slots_say_how_finely_rho_is_held(name):
+    arm = arms.SLOTS[name]
+    if arm.role == "control":
+        assert arm.tuned_as == "slots"
+        return
+    optimizer, _ = arm.make(BUDGET, 0.25)
+    scope = "variable" if "variable" in name else "unit"
+    assert (optimizer.sgd_scale, optimizer.scale_scope) == ("slots", scope)
+    assert EVERY_ARM[arm.tuned_as or name].tuned_as is None
 
 
 @pytest.mark.parametrize("name", [n for n in EVERY_ARM if "@" in n])
@@ -393,7 +428,7 @@ def test_a_process_that_dies_is_started_again(tmp_path):
 # ---- At a glance ------------------------------------------------------------
 
 
-def write(folder, dataset, arm, role, accuracies, share=1.0):
+def write(folder, dataset, arm, role, accuracies, share=1.0, version=None):
     for seed, accuracy in enumerate(accuracies):
         run = Run(
             dataset=dataset,
@@ -408,7 +443,7 @@ def write(folder, dataset, arm, role, accuracies, share=1.0):
                 "share": share,
                 "control": "control" if role == "hybrid" else None,
             },
-            versions={},
+            versions={} if version is None else {"keras_hybrid": version},
             status="finished",
             history={
                 name: [0.5, accuracy]
@@ -448,6 +483,50 @@ def test_the_glance_says_where_it_helps(tmp_path):
         if row.arm == "hybrid"
     }
     assert worse == {"a": True, "b": False}
+
+
+def test_tables_say_which_version_made_which(tmp_path):
+    for dataset in ("a", "b"):
+        write(tmp_path, dataset, "sgd", "baseline", [0.9, 0.91])
+        write(tmp_path, dataset, "old", "hybrid", [0.9, 0.91], version="1")
+        write(tmp_path, dataset, "unknown", "hybrid", [0.9, 0.91])
+    rows = report.summary(report.load_runs(tmp_path)[0])
+    table, _ = glance.tables(rows)
+    assert list(table.rows) == ["old", "unknown"]
+    write(tmp_path, "b", "new", "hybrid", [0.9, 0.91], version="2")
+    rows = report.summary(report.load_runs(tmp_path)[0])
+    table, _ = glance.tables(rows)
+    assert list(table.rows) == ["new (2)", "old (1)", "unknown"]
+    versions = {row.arm: row.versions for row in rows}
+    assert (versions["old"], versions["unknown"]) == (("1",), ())
+    assert report.markdown_table(rows).count("| 1 |") == 2
+
+
+def test_a_contrast_counts_each_cell_alike(tmp_path):
+    base = np.array([0.90, 0.91, 0.92, 0.93, 0.94])
+    noise = np.array([0.0, 0.001, -0.001, 0.0005, -0.0005])
+    write(tmp_path, "a", "fine", "hybrid", base + 0.02 + noise, version="2")
+    write(tmp_path, "a", "coarse", "hybrid", base, version="1")
+    write(tmp_path, "b", "fine", "hybrid", (base - 0.01 + noise)[:3])
+    write(tmp_path, "b", "coarse", "hybrid", base)
+    write(tmp_path, "c", "fine", "hybrid", base)
+    runs, _ = report.load_runs(tmp_path)
+    found = contrasts.contrast(runs, "fine", "coarse")
+    assert [cell.dataset for cell in found.cells] == ["a", "b"]
+    assert found.mean.mean == pytest.approx((0.02 - 0.01) / 2)
+    assert found.mean.low < found.mean.mean < found.mean.high
+    assert (found.clearly(1), found.clearly(-1)) == (1, 1)
+    first, second = (cell.difference for cell in found.cells.values())
+    assert second.paired.seeds == 3
+    # Of two cells: the smaller p twice, the larger as it is.
+    assert first.p_holm == pytest.approx(2 * first.paired.p_value)
+    assert second.p_holm == pytest.approx(second.paired.p_value)
+    text = contrasts.markdown(found)
+    assert "1, clearly lower in 1 of 2 cells" in text
+    assert "▲ +2.00" in text
+    assert "| 2, 1 |" in text
+    assert "| mean of 2 | +0.500 |" in text
+    assert contrasts.contrast(runs, "fine", "finest") is None
 
 
 def test_no_loss_takes_both_intervals(tmp_path):

@@ -170,10 +170,6 @@ def _preset(
     )
 
 
-def _of_slots(scope: str) -> dict[str, Any]:
-    return {"sgd_scale": "slots", "scale_scope": scope}
-
-
 def _named(arms: Iterable[Arm]) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms}
 
@@ -368,34 +364,67 @@ HYBRIDS = _named(
         ),
     )
 )
-# rho from Adam's slots at the switch; all at the learning rate of the first.
+
+
+def _slots(
+    name: str,
+    label: str,
+    scope: str,
+    control: str = "control",
+    tuned_as: str | None = "slots",
+    **arguments: Any,
+) -> Arm:
+    """A hybrid with rho from Adam's slots at the switch."""
+    arm = _study_hybrid(
+        name,
+        f"rho of the slots, a {scope}; {label}",
+        control,
+        **{"sgd_scale": "slots", "scale_scope": scope, **arguments},
+    )
+    return dataclasses.replace(arm, tuned_as=tuned_as)
+
+
+# Runs of one learning rate differ after the switch only: so `slots_control` has
+# that of `slots`, and `as_control` that of `control`, where tuning is dear.
 SLOTS = _named(
-    dataclasses.replace(arm, tuned_as=None if arm.name == "slots" else "slots")
-    for arm in (
-        _study_hybrid(
-            "slots",
-            "rho of the slots, a unit; switch at half",
-            **_of_slots("unit"),
-        ),
-        _study_hybrid(
-            "slots_variable",
-            "rho of the slots, a variable; switch at half",
-            **_of_slots("variable"),
-        ),
-        _study_hybrid(
-            "slots_blend",
-            "rho of the slots, a unit; blend",
-            how=_blend(),
-            **_of_slots("unit"),
-        ),
-        _study_hybrid(
+    (
+        _slots("slots", "switch at half", "unit", tuned_as=None),
+        _slots("slots_variable", "switch at half", "variable"),
+        _slots("slots_blend", "blend", "unit", how=_blend()),
+        _slots("slots_variable_blend", "blend", "variable", how=_blend()),
+        _slots(
             "slots_at80",
-            "rho of the slots, a unit; switch at 80 %",
+            "switch at 80 %",
+            "unit",
             "slots_at80_control",
             when=_at(0.8),
-            **_of_slots("unit"),
         ),
-        _control("slots_at80_control", "from 80 %", when=_at(0.8)),
+        _slots(
+            "slots_variable_at80",
+            "switch at 80 %",
+            "variable",
+            "slots_at80_control",
+            when=_at(0.8),
+        ),
+        *(
+            dataclasses.replace(arm, tuned_as="slots")
+            for arm in (
+                _control("slots_control", "from half, the slots' rate"),
+                _control("slots_at80_control", "from 80 %", when=_at(0.8)),
+            )
+        ),
+        _slots(
+            "slots_as_control",
+            "switch at half, the control's rate",
+            "unit",
+            tuned_as="control",
+        ),
+        _slots(
+            "slots_variable_as_control",
+            "switch at half, the control's rate",
+            "variable",
+            tuned_as="control",
+        ),
     )
 )
 SHORTENED = (

@@ -44,7 +44,8 @@ LEGEND = (
     "▲ clearly higher, ▼ clearly lower (interval without 0 and p < 0.05, "
     "adjusted over the cells); ≈ no clear difference, and a loss of more than "
     f"{MARGIN} points is outside both intervals (bootstrap and Student's t); "
-    "· open. Points of test accuracy, means over paired seeds."
+    "· open. Points of test accuracy, means over paired seeds. In brackets, "
+    "where there are several: the version of keras_hybrid that made the arm."
 )
 KINDS = {
     "against_baseline": "minus the best baseline",
@@ -81,13 +82,14 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     cells = _cells(rows)
     if len(cells) < 2:
         return []
+    labels = _labels(rows)
     made = []
     for kind, title in KINDS.items():
         of_arm: dict[str, dict[Cell, Entry | None]] = {}
         for row in rows:
             found = entry(getattr(row, kind))
             if row.role == "hybrid" and found is not None:
-                of_arm.setdefault(row.label, {})[row.cell] = found
+                of_arm.setdefault(labels[row.label], {})[row.cell] = found
         made.append(
             Table(
                 title,
@@ -173,6 +175,19 @@ def _sentence(label: str, rows: Sequence[Row]) -> str:
         f"{label}: {held}clearly above the best baseline in {above[0]} and the "
         f"control in {above[1]}, clearly below in {below[0]} and {below[1]}."
     )
+
+
+def _labels(rows: Sequence[Row]) -> dict[str, str]:
+    """Label -> with its versions, where the study has several."""
+    of_label: dict[str, dict[str, None]] = {}
+    for row in rows:
+        of_label.setdefault(row.label, {}).update(dict.fromkeys(row.versions))
+    if len({version for row in rows for version in row.versions}) < 2:
+        return {label: label for label in of_label}
+    return {
+        label: f"{label} ({', '.join(versions)})" if versions else label
+        for label, versions in of_label.items()
+    }
 
 
 def _cells(rows: Sequence[Row]) -> list[Cell]:

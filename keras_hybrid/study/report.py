@@ -67,6 +67,7 @@ NOTES = (
     "Gap: final training accuracy minus test accuracy; the training accuracy "
     "is what fit logged, under dropout and augmentation where there are any.",
     "Curve mean: validation accuracy, averaged over the epochs.",
+    "Version: of keras_hybrid, that made the runs.",
 )
 # Name in the history -> title, axis, whether logarithmic.
 # More arms than these make a figure unreadable.
@@ -733,6 +734,7 @@ COLUMNS = (
     Column("Learning rate (trials)", _learning_rate),
     Column("Seeds", _seeds),
     Column("Role", _role),
+    Column("Version", lambda row: ", ".join(row.versions) or MISSING),
 )
 
 

@@ -88,6 +88,52 @@ def mean_interval(
     return Interval(mean, mean - half, mean + half)
 
 
+def mean_of_means(
+    groups: Sequence[Sequence[float]], confidence: float = 0.95
+) -> Interval:
+    """Mean of the groups' means, with Welch's confidence interval.
+
+    Each group counts alike, however many values it has, and the groups are
+    fixed: only the spread within them makes the mean uncertain. With k groups,
+    a_i = s_i^2 / n_i of group i, the interval is mean +- t sqrt(sum a_i) / k,
+    t of Student's with (sum a_i)^2 / sum(a_i^2 / (n_i - 1)) degrees of freedom.
+
+    Args:
+        groups: Finite numbers of each group, at least one, any unit.
+        confidence: Float in (0, 1), default 0.95.
+
+    Returns:
+        An `Interval`; its bounds are NaN where a group has one value alone.
+
+    Raises:
+        ValueError: If there is no group, or as `mean_interval`.
+
+    References:
+        Welch, The generalization of "Student's" problem when several
+        different population variances are involved (Biometrika 1947).
+
+    Example:
+    >>> from keras_hybrid.study.statistics import mean_of_means
+    >>> mean_of_means([[1.0, 1.0], [4.0, 4.0, 4.0]]).mean
+    2.5
+    """
+    _check_confidence(confidence)
+    if not groups:
+        raise ValueError("`groups` must not be empty. Received: groups=[]")
+    arrays = [_finite("groups", group) for group in groups]
+    mean = float(np.mean([array.mean() for array in arrays]))
+    if min(array.size for array in arrays) == 1:
+        return Interval(mean, math.nan, math.nan)
+    variances = np.array([array.var(ddof=1) / array.size for array in arrays])
+    if not variances.any():
+        return Interval(mean, mean, mean)
+    freedom = np.array([array.size - 1 for array in arrays])
+    df = variances.sum() ** 2 / (variances**2 / freedom).sum()
+    quantile = stats.t.ppf((1 + confidence) / 2, df=df)
+    half = float(quantile * math.sqrt(variances.sum()) / len(arrays))
+    return Interval(mean, mean - half, mean + half)
+
+
 def paired_difference(
     a: Mapping[int, float],
     b: Mapping[int, float],

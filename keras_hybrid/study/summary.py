@@ -31,6 +31,8 @@ CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 _SHARED = ("batch_size", "images", "augmented", *LATER)
 # The folder of `trace.Trace`s beside the records of a cell.
 TRACES = "traces"
+# Its name in a record's versions.
+LIBRARY = "keras_hybrid"
 COMMAND = "keras-hybrid compare --output"
 
 
@@ -117,6 +119,7 @@ class Row:
         against_control: Minus the control, the arm's own in the study; for
             hybrids.
         against_baseline: Minus the best baseline; for hybrids and the control.
+        versions: Of keras_hybrid, that made the runs.
     """
 
     cell: Cell
@@ -144,6 +147,7 @@ class Row:
     switch_epoch: float | None
     against_control: Difference | None
     against_baseline: Difference | None
+    versions: tuple[str, ...]
 
 
 def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
@@ -349,6 +353,24 @@ def _missing_result(run: Run) -> str | None:
     return None
 
 
+def accuracies(runs: Iterable[Run]) -> dict[int, float]:
+    """Seed -> test accuracy of the runs that finished."""
+    return {
+        run.seed: run.test_accuracy
+        for run in _finished(runs)
+        if run.test_accuracy is not None
+    }
+
+
+def library_versions(runs: Iterable[Run]) -> tuple[str, ...]:
+    """Versions of keras_hybrid that made the runs, in their order."""
+    return tuple(
+        version
+        for version in distinct(run.versions.get(LIBRARY) for run in runs)
+        if version is not None
+    )
+
+
 def _finished(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if run.status == "finished"]
 
@@ -452,6 +474,7 @@ def _row(
         against_baseline=(
             _difference(arms, arm, baseline) if role != "baseline" else None
         ),
+        versions=library_versions(runs),
     )
 
 
@@ -471,14 +494,7 @@ def _difference(
     """Not adjusted yet; None without a reference or a common seed."""
     if reference not in arms:
         return None
-    a, b = (
-        {
-            run.seed: run.test_accuracy
-            for run in _finished(arms[name])
-            if run.test_accuracy is not None
-        }
-        for name in (arm, reference)
-    )
+    a, b = accuracies(arms[arm]), accuracies(arms[reference])
     if not a.keys() & b.keys():
         return None
     label = arms[reference][0].configuration["label"]
