@@ -62,7 +62,8 @@ def units_of(variable: Any, scope: str) -> Units:
     """Returns the units of a variable.
 
     One an output unit, which is the last axis; a channel of a depthwise kernel
-    (its last two axes); a row of an embedding table; each weight of a bias or
+    (its last two axes); each head's of the kernels of an attention's query, key
+    and value (likewise); a row of an embedding table; each weight of a bias or
     of a normalization's scale.
 
     Args:
@@ -74,13 +75,16 @@ def units_of(variable: Any, scope: str) -> Units:
     if scope != "unit" or not shape:
         return Units(shape, ())
     path = str(getattr(variable, "path", variable.name))
-    name = path.rpartition("/")[2]
+    layer, _, name = path.rpartition("/")
+    if name == "bias":
+        return Units(shape, tuple(range(len(shape))))
     if name.endswith("embeddings") and len(shape) == 2:
         return Units(shape, (0,))
     # Keras names the depthwise kernel of a separable convolution, not that of
     # a depthwise one, whose last axis is the depth multiplier, mostly 1.
     depthwise = "depthwise" in path or shape[-1] == 1
-    if len(shape) > 2 and depthwise:
+    by_head = layer.rpartition("/")[2] in ("query", "key", "value")
+    if len(shape) > 2 and (depthwise or by_head):
         return Units(shape, (len(shape) - 2, len(shape) - 1))
     return Units(shape, (len(shape) - 1,))
 

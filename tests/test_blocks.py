@@ -113,7 +113,7 @@ def way(monkeypatch):
 
 
 # Each compiles for seconds: the others run with the slow tests.
-SOME = {"adam", "amsgrad", "blend", "arithmetic", "layers", "switched"}
+SOME = {"amsgrad", "blend", "switched"}
 
 
 def some_slow(names, fast):
@@ -137,7 +137,9 @@ def test_every_way_gives_the_same_numbers(name, way):
         assert_close(result, plain, 1e-5)
 
 
-@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
+@pytest.mark.parametrize(
+    "dtype", some_slow(("float64", "bfloat16", "float16"), {"float64"})
+)
 def test_every_way_in_every_precision(dtype, way):
     options = {"trigger": AtStep(3)}
     plain = run(HybridOptimizer(0.01, jit_compile=False, **options), dtype)
@@ -295,7 +297,11 @@ def test_the_functions_are_bounded(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["adam", "amsgrad", "decay", "blend", "sgd", "switched"]
+    "name",
+    some_slow(
+        ("adam", "amsgrad", "decay", "blend", "sgd", "switched"),
+        {"amsgrad", "blend", "sgd"},
+    ),
 )
 def test_nothing_is_copied(name, way, monkeypatch):
     """XLA copies a whole variable where it cannot update it in place.

@@ -255,11 +255,17 @@ def test_a_ratio_of_denormal_sums_is_none():
         (keras.layers.Embedding(7, 3), (None, 2), [7]),
         (keras.layers.BatchNormalization(), (None, 5), [5, 5]),
         (keras.layers.LSTM(3), (None, 4, 5), [12, 12, 12]),
+        # Kernels and biases of query, key and value; of the output.
+        (
+            keras.layers.MultiHeadAttention(2, 3),
+            ((None, 4, 5), (None, 4, 5)),
+            [6, 6, 6, 6, 6, 6, 5, 5],
+        ),
     ],
     ids=lambda x: getattr(x, "name", None),
 )
 def test_units_of_layers(layer, shape, counts):
-    layer.build(shape)
+    layer.build(*shape) if isinstance(shape[0], tuple) else layer.build(shape)
     found = [units_of(v, "unit") for v in layer.trainable_variables]
     assert [u.count for u in found] == counts
     for variable, units in zip(layer.trainable_variables, found, strict=True):
