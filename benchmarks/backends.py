@@ -17,22 +17,19 @@ import time
 
 import contenders
 import keras
-
-from keras_hybrid import HybridOptimizer
-from keras_hybrid.triggers import AtStep
+import optimizers
+import shapes
 
 BACKEND = keras.backend.backend()
 ROUNDS = 5
 SECONDS_A_TURN = 0.3
-OPTIMIZERS = {
-    "keras Adam": lambda: keras.optimizers.Adam(1e-3),
-    "keras_hybrid": lambda: HybridOptimizer(1e-3, sgd_scale=1.0),
-    "keras_hybrid, projection": lambda: HybridOptimizer(1e-3),
-    "keras SGD": lambda: keras.optimizers.SGD(1e-3, momentum=0.9),
-    "keras_hybrid, after the switch": lambda: HybridOptimizer(
-        1e-3, sgd_scale=1.0, trigger=AtStep(2)
-    ),
-}
+COMPARED = (
+    optimizers.ADAM,
+    optimizers.OURS,
+    optimizers.OURS_PROJECTION,
+    optimizers.SGD,
+    optimizers.OURS_SWITCHED,
+)
 
 
 def devices():
@@ -50,11 +47,11 @@ def devices():
     return keras.distribution.list_devices()
 
 
-def step_of(optimizer, shapes):
+def step_of(optimizer, sizes):
     """A function that makes a number of updates and waits for the last."""
-    variables = [keras.Variable(w) for w in contenders.arrays(shapes, 0.1)]
+    variables = [keras.Variable(w) for w in contenders.arrays(sizes, 0.1)]
     grads = [
-        keras.ops.convert_to_tensor(g) for g in contenders.arrays(shapes, 0.01)
+        keras.ops.convert_to_tensor(g) for g in contenders.arrays(sizes, 0.01)
     ]
     optimizer.build(variables)
     if BACKEND == "jax":
@@ -112,16 +109,16 @@ def main():
     millions = parser.parse_args().millions
     version = importlib.import_module(BACKEND).__version__
     print(f"keras {keras.__version__}, {BACKEND} {version} on {devices()}")
-    rows = max(1, round(millions * 1e6 / 34 / 1024))
-    for name, shapes in {
-        f"{millions:g} M weights in 34 matrices": [(rows, 1024)] * 34,
-        "60 small tensors": [(3, 3, 16, 32), (64, 64), (64,)] * 20,
+    makers = optimizers.makers()
+    for name, sizes in {
+        f"{millions:g} M weights in 34 matrices": shapes.equal_tensors(
+            millions, 34
+        ),
+        "60 small tensors": shapes.small_tensors(60),
     }.items():
-        steps = {
-            key: step_of(make(), shapes) for key, make in OPTIMIZERS.items()
-        }
+        steps = {key: step_of(makers[key](), sizes) for key in COMPARED}
         for each in steps.values():
-            each(5)  # Compiles, and passes the switch.
+            each(contenders.WARM_UP)  # Compiles, and passes the switch.
         turns = {key: [] for key in steps}
         for _ in range(ROUNDS):
             for key, each in steps.items():

@@ -1,22 +1,21 @@
-"""What benchmarks/speed.py times: one update step of each optimizer.
-
-Each library runs in a process of its own, so their threads do not disturb each
-other, and answers the requests of `serve`.
-"""
+"""One update step of each optimizer, its gradients given."""
 
 import gc
+import importlib
 import os
-import resource
-import statistics
-import time
 
+import measures
 import numpy as np
+import optimizers
 
-RATE = 1e-3
-DECAY = 0.01
-CLIP = 1.0
-# Reads and writes of 4 bytes a weight at the least.
-STREAMS = {"adaptive": 7, "after the switch": 5, "clipping and decay": 8}
+AXPY = "y += a x"
+TF_ADAM, TF_SGD = "TensorFlow, fused Adam", "TensorFlow, fused SGD"
+TORCH_ADAM, TORCH_SGD = "torch, fused Adam", "torch, fused SGD"
+TORCH_CLIPPING = "torch, fused AdamW, clipping"
+OPTAX_ADAM, OPTAX_SGD = "optax adam, jax.jit", "optax sgd, jax.jit"
+OPTAX_CLIPPING = "optax adamw, clipping, jax.jit"
+RATE, DECAY, CLIP = optimizers.RATE, optimizers.DECAY, optimizers.CLIP
+WARM_UP = optimizers.ADAPTIVE_STEPS + 3
 
 
 def arrays(shapes, scale):
@@ -28,19 +27,13 @@ def arrays(shapes, scale):
     ]
 
 
-def tensorflow_steps(case):
+def tensorflow_steps(shapes, caller):
     """Keras' optimizers, this one, TensorFlow's fused kernels, the limit."""
     import keras
     import tensorflow as tf
 
-    from keras_hybrid import HybridOptimizer
-    from keras_hybrid.transitions import Blend
-    from keras_hybrid.triggers import AtStep
-
-    shapes, caller = case["shapes"], case.get("caller", "function")
     # Variables, so that nothing folds them into the graph.
     grads = [tf.Variable(g) for g in arrays(shapes, 0.01)]
-    start = arrays(shapes, 0.1)
 
     def compiled(update):
         if caller == "eager":
@@ -52,25 +45,17 @@ def tensorflow_steps(case):
 
         return tf.function(step, autograph=False, jit_compile=caller == "xla")
 
-    def keras_step(optimizer, warm_up=3):
-        variables = [keras.Variable(w) for w in start]
+    def keras_step(make):
+        optimizer = make()
+        variables = [keras.Variable(w) for w in arrays(shapes, 0.1)]
         optimizer.build(variables)
-        step = compiled(lambda *g: optimizer.apply(list(g), variables))
-        for _ in range(warm_up):
-            step()
-        return step
+        return compiled(lambda *g: optimizer.apply(list(g), variables))
 
-    def switched(**options):
-        optimizer = HybridOptimizer(RATE, trigger=AtStep(2), **options)
-        # The adaptive steps before, and two after, which compile.
-        return keras_step(optimizer, warm_up=5)
-
-    def variables_like(value):
-        return [tf.Variable(np.full(s, value, "float32")) for s in shapes]
+    def variables(scale):
+        return [tf.Variable(w) for w in arrays(shapes, scale)]
 
     def fused_adam():
-        w = [tf.Variable(x) for x in start]
-        m, v = variables_like(0), variables_like(0)
+        w, m, v = variables(0.1), variables(0), variables(0)
 
         def update(*g):
             for i in range(len(w)):
@@ -89,9 +74,8 @@ def tensorflow_steps(case):
 
         return compiled(update)
 
-    def fused_momentum():
-        w = [tf.Variable(x) for x in start]
-        m = variables_like(0)
+    def fused_sgd():
+        w, m = variables(0.1), variables(0)
 
         def update(*g):
             for i in range(len(w)):
@@ -106,7 +90,7 @@ def tensorflow_steps(case):
         return compiled(update)
 
     def axpy():
-        w = [tf.Variable(x) for x in start]
+        w = variables(0.1)
         factor = tf.Variable(0.0)
 
         @tf.function(jit_compile=True, autograph=False)
@@ -116,43 +100,18 @@ def tensorflow_steps(case):
 
         return step
 
-    adam = keras.optimizers.Adam
-    sgd = keras.optimizers.SGD
     return {
-        "adaptive": {
-            "axpy": axpy,
-            "keras Adam": lambda: keras_step(adam(RATE)),
-            "keras_hybrid": lambda: keras_step(HybridOptimizer(RATE)),
-            "keras_hybrid, projection": lambda: keras_step(
-                HybridOptimizer(RATE, sgd_scale="projection")
-            ),
-            "TensorFlow, fused kernel": fused_adam,
+        AXPY: axpy,
+        TF_ADAM: fused_adam,
+        TF_SGD: fused_sgd,
+        **{
+            name: lambda make=make: keras_step(make)
+            for name, make in optimizers.makers().items()
         },
-        "transition": {
-            "keras Adam": lambda: keras_step(adam(RATE)),
-            "keras_hybrid": lambda: switched(transition=Blend(10**6)),
-        },
-        "after the switch": {
-            "axpy": axpy,
-            "keras SGD": lambda: keras_step(sgd(RATE, momentum=0.9)),
-            "keras_hybrid": switched,
-            "TensorFlow, fused kernel": fused_momentum,
-        },
-        "clipping and decay": {
-            "axpy": axpy,
-            "keras AdamW": lambda: keras_step(
-                keras.optimizers.AdamW(
-                    RATE, weight_decay=DECAY, global_clipnorm=CLIP
-                )
-            ),
-            "keras_hybrid": lambda: keras_step(
-                HybridOptimizer(RATE, weight_decay=DECAY, global_clipnorm=CLIP)
-            ),
-        },
-    }[case["phase"]]
+    }
 
 
-def torch_steps(case):
+def torch_steps(shapes, caller):
     """PyTorch's fused optimizers."""
     import torch
 
@@ -160,11 +119,7 @@ def torch_steps(case):
 
     def step_of(kind, clip=False, **options):
         parameters = []
-        for w, g in zip(
-            arrays(case["shapes"], 0.1),
-            arrays(case["shapes"], 0.01),
-            strict=True,
-        ):
+        for w, g in zip(arrays(shapes, 0.1), arrays(shapes, 0.01), strict=True):
             parameter = torch.nn.Parameter(torch.from_numpy(w))
             parameter.grad = torch.from_numpy(g)
             parameters.append(parameter)
@@ -177,29 +132,23 @@ def torch_steps(case):
 
         return step
 
-    name = "torch, fused"
     return {
-        "adaptive": {name: lambda: step_of(torch.optim.Adam)},
-        "transition": {},
-        "after the switch": {
-            name: lambda: step_of(torch.optim.SGD, momentum=0.9)
-        },
-        "clipping and decay": {
-            name: lambda: step_of(
-                torch.optim.AdamW, clip=True, weight_decay=DECAY
-            )
-        },
-    }[case["phase"]]
+        TORCH_ADAM: lambda: step_of(torch.optim.Adam),
+        TORCH_SGD: lambda: step_of(torch.optim.SGD, momentum=0.9),
+        TORCH_CLIPPING: lambda: step_of(
+            torch.optim.AdamW, clip=True, weight_decay=DECAY
+        ),
+    }
 
 
-def jax_steps(case):
+def optax_steps(shapes, caller):
     """The optimizers of optax under jax.jit, with donated buffers."""
     import jax
     import optax
 
     def step_of(optimizer):
-        grads = [jax.numpy.asarray(g) for g in arrays(case["shapes"], 0.01)]
-        state = [jax.numpy.asarray(w) for w in arrays(case["shapes"], 0.1)]
+        grads = [jax.numpy.asarray(g) for g in arrays(shapes, 0.01)]
+        state = [jax.numpy.asarray(w) for w in arrays(shapes, 0.1)]
         state = [state, optimizer.init(state)]
 
         def update(weights, slots, grads):
@@ -214,74 +163,56 @@ def jax_steps(case):
 
         return step
 
-    name = "optax, jax.jit"
     return {
-        "adaptive": {name: lambda: step_of(optax.adam(RATE))},
-        "transition": {},
-        "after the switch": {
-            name: lambda: step_of(optax.sgd(RATE, momentum=0.9))
-        },
-        "clipping and decay": {
-            name: lambda: step_of(
-                optax.chain(
-                    optax.clip_by_global_norm(CLIP),
-                    optax.adamw(RATE, weight_decay=DECAY),
-                )
+        OPTAX_ADAM: lambda: step_of(optax.adam(RATE)),
+        OPTAX_SGD: lambda: step_of(optax.sgd(RATE, momentum=0.9)),
+        OPTAX_CLIPPING: lambda: step_of(
+            optax.chain(
+                optax.clip_by_global_norm(CLIP),
+                optax.adamw(RATE, weight_decay=DECAY),
             )
-        },
-    }[case["phase"]]
+        ),
+    }
 
 
+# How the steps are made, and the modules without which they are not.
 LIBRARIES = {
-    "tensorflow": tensorflow_steps,
-    "torch": torch_steps,
-    "jax": jax_steps,
+    "TensorFlow": (tensorflow_steps, ("tensorflow", "keras")),
+    "PyTorch": (torch_steps, ("torch",)),
+    "optax": (optax_steps, ("jax", "optax")),
 }
 
 
-def peak():
-    """The most memory this process has held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+class Steps:
+    """The contenders of one library, each made when it is first timed."""
 
+    def __init__(self, library):
+        self._steps_of, modules = LIBRARIES[library]
+        for module in modules:
+            importlib.import_module(module)
+        self._makers, self._steps = {}, {}
 
-def serve(connection, library):
-    """Answers ("prepare", case), ("time", name, seconds), ("memory", name)."""
-    steps_of = LIBRARIES[library]
-    makers, steps = {}, {}
-    while True:
-        request, *arguments = connection.recv()
-        if request == "prepare":
-            steps.clear()
-            gc.collect()
-            try:
-                makers = steps_of(*arguments)
-            except ModuleNotFoundError as error:
-                # The extra `bench` is not there: what is can be measured.
-                connection.send(error.name)
-                continue
-            connection.send(list(makers))
-        elif request == "time":
-            name, seconds = arguments
-            if name not in steps:
-                steps[name] = makers[name]()
-                for _ in range(3):
-                    steps[name]()
-            connection.send(timed(steps[name], seconds))
-        elif request == "memory":
-            step = makers[arguments[0]]()
-            for _ in range(3):
+    def prepare(self, shapes, caller, names):
+        """Forgets what there was; returns which of the names it has."""
+        self._makers.clear()
+        self._steps.clear()
+        gc.collect()
+        makers = self._steps_of(shapes, caller)
+        self._makers = {n: makers[n] for n in names if n in makers}
+        return list(self._makers)
+
+    def seconds(self, name, turn):
+        """The time of one step, the median of a turn of some seconds."""
+        return measures.seconds_of_one(self._step(name), turn)
+
+    def peak_bytes(self, name):
+        """The most memory so far, some steps of a contender included."""
+        self._step(name)
+        return measures.peak_bytes()
+
+    def _step(self, name):
+        if name not in self._steps:
+            self._steps[name] = step = self._makers[name]()
+            for _ in range(WARM_UP):
                 step()
-            connection.send(peak())
-        else:
-            return
-
-
-def timed(step, seconds):
-    """The median of single calls, some `seconds` of them, three at least."""
-    durations = []
-    started = time.perf_counter()
-    while len(durations) < 3 or time.perf_counter() - started < seconds:
-        before = time.perf_counter()
-        step()
-        durations.append(time.perf_counter() - before)
-    return statistics.median(durations)
+        return self._steps[name]

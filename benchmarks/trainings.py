@@ -1,0 +1,61 @@
+"""A process that trains models with one optimizer and says how long it took."""
+
+import gc
+
+import keras
+import measures
+import models
+import optimizers
+
+
+class Training:
+    """Trains one model at a time."""
+
+    def __init__(self, optimizer, quick):
+        self._make_optimizer = optimizers.makers()[optimizer]
+        self._quick = quick
+        self._task = None
+
+    def shapes(self, model):
+        """The shapes of a model's trainable variables."""
+        variables = models.MODELS[model](self._quick).model.trainable_variables
+        return [tuple(v.shape) for v in variables]
+
+    def start(self, model, *arguments):
+        """Makes and compiles a model; returns the seconds."""
+        return measures.seconds_of(lambda: self._start(model, *arguments))
+
+    def _start(self, model, *arguments):
+        keras.utils.set_random_seed(0)
+        self._task = models.MODELS[model](self._quick, *arguments)
+        self._task.model.compile(self._make_optimizer(), self._task.loss)
+
+    def first_step(self):
+        """Trains one batch, after tracing and compiling; the seconds."""
+        task = self._task
+        x, y = keras.tree.map_structure(
+            lambda data: data[: task.batch_size], (task.x, task.y)
+        )
+        return measures.seconds_of(lambda: task.model.train_on_batch(x, y))
+
+    def epoch(self):
+        """Fits one epoch; the seconds."""
+        task = self._task
+        return measures.seconds_of(
+            lambda: task.model.fit(
+                task.x, task.y, batch_size=task.batch_size, verbose=0
+            )
+        )
+
+    def end(self):
+        """Forgets the model as searches do; the seconds."""
+        return measures.seconds_of(self._end)
+
+    def _end(self):
+        self._task = None
+        keras.utils.clear_session()
+        gc.collect()
+
+    def resident_bytes(self):
+        """The memory that the process holds."""
+        return measures.resident_bytes()
