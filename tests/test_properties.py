@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keras_hybrid import HybridOptimizer
+from keras_hybrid.scales import Slots
 from keras_hybrid.transitions import CURVES, PATHS, Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtStep,
@@ -99,7 +100,9 @@ def configurations(draw):
         "trigger": draw(triggers),
         "transition": draw(transitions),
         "scope": draw(scopes),
-        "scale_scope": draw(scopes),
+        "scale_scope": draw(
+            st.one_of(scopes, st.sampled_from(["unit", "weight"]))
+        ),
         "cooldown": draw(st.one_of(st.none(), cooldowns)),
         "weight_decay": draw(st.sampled_from([None, 0.0, 0.1])),
         "loss_scale_factor": draw(st.sampled_from([None, 8.0])),
@@ -113,7 +116,11 @@ def configurations(draw):
             st.builds(
                 lambda scale: {"sgd_scale": scale},
                 st.sampled_from(
-                    ["projection", "momentum", "swats", "norm", 0.5, 20.0]
+                    [
+                        *("slots", "slots", Slots("unit"), Slots("weight")),
+                        *("projection", "momentum", "swats", "norm"),
+                        *(0.5, 20.0),
+                    ]
                 ),
             ),
             st.builds(
