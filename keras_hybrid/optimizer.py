@@ -1147,9 +1147,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         layouts = self._layouts(variables, indices)
         clips: list[Tensor | None] = [None] * len(variables)
         every = settings_of(plan, layouts, self._units, clips, "adaptive")
-        steps, moments = [], []
-        for variable, settings, own in zip(
-            variables, every, slots, strict=True
+        # Variables that have switched no longer count.
+        active = ops.cast(plan["switch_steps"] < 0, self._state_dtype)
+        active_of = ops.unstack(self._groups.spread(active))
+        sums = []
+        for variable, settings, own, units, on in zip(
+            variables, every, slots, self._units, active_of, strict=True
         ):
             dtype = rules.update_dtype(variable)
             if own is None:
@@ -1157,16 +1160,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             else:
                 m, v = (ops.cast(ops.convert_to_tensor(x), dtype) for x in own)
                 p = self._formula.step(settings, m, m, v)
-            steps.append(ops.cast(p, self._state_dtype))
-            moments.append(ops.cast(m, self._state_dtype))
-        # Variables that have switched no longer count.
-        active = ops.cast(plan["switch_steps"] < 0, self._state_dtype)
-        active_of = ops.unstack(self._groups.spread(active))
-        sums = [
-            [x * on for x, on in zip(column, active_of, strict=True)]
-            for column in slot_sums(steps, moments, self._units)
-        ]
-        return self._scale.estimate(*sums, self._units, self._scale_groups)
+            p, m = (ops.cast(x, self._state_dtype) for x in (p, m))
+            sums.append([x * on for x in slot_sums(p, m, units)])
+        squares, moments = zip(*sums, strict=True)
+        return self._scale.estimate(
+            squares, moments, self._units, self._scale_groups
+        )
 
     def _last_plan(self) -> dict[str, Tensor]:
         """The plan of the update made last, as far as a switch reads it."""

@@ -350,12 +350,6 @@ class LearningRate(_Given):
     def __init__(self, learning_rate: Any) -> None:
         self.learning_rate = rate_or_schedule("learning_rate", learning_rate)
 
-    @property
-    def schedule(self) -> Any:
-        """The schedule, None where a float was given."""
-        rate = self.learning_rate
-        return None if isinstance(rate, float) else rate
-
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, serialized."""
         return {
@@ -408,12 +402,6 @@ def scale_of(value: str | float | Scale) -> Scale:
     return NAMES[value]() if isinstance(value, str) else Number(value)
 
 
-def slot_sums(
-    p: Sequence[Tensor], m: Sequence[Tensor], units: Sequence[Units]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Returns sum(p.p) and sum(p.m) of each unit, one vector a variable."""
-    squares, moments = [], []
-    for step, moment, unit in zip(p, m, units, strict=True):
-        squares.append(unit.sum(ops.square(step)))
-        moments.append(unit.sum(step * moment))
-    return squares, moments
+def slot_sums(p: Tensor, m: Tensor, units: Units) -> Part:
+    """Returns sum(p.p) and sum(p.m) of each unit of a variable."""
+    return units.sum(ops.square(p)), units.sum(p * m)

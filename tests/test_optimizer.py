@@ -1657,7 +1657,15 @@ def test_blend_and_cooldown_in_every_mode(mode):
     assert_equal_weights(got, blended_weights(), tolerance("float32"))
 
 
-def test_each_phase_is_traced_once():
+def test_each_phase_is_traced_once(monkeypatch):
+    traced = []
+    update = HybridOptimizer._update_by_layout
+
+    def watched(self, layouts, phase, arguments):
+        traced.append(phase)
+        update(self, layouts, phase, arguments)
+
+    monkeypatch.setattr(HybridOptimizer, "_update_by_layout", watched)
     optimizer = HybridOptimizer(
         0.01, trigger=AtStep(3), transition=Blend(3), jit_compile=False
     )
@@ -1665,6 +1673,8 @@ def test_each_phase_is_traced_once():
     counts = optimizer._functions.tracing_counts()
     assert set(counts.values()) == {1}
     assert counts
+    # Where the trigger fires, and where it does not.
+    assert sorted(traced) == 2 * ["adaptive"] + 2 * ["mixed"] + 2 * ["sgd"]
 
 
 def test_projection_converged_switches_in_fit():
