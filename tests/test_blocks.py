@@ -125,11 +125,12 @@ def test_every_way_gives_the_same_numbers(name, way):
     options = CONFIGURATIONS[name]
     way("cluster")
     plain = run(HybridOptimizer(0.01, jit_compile=False, **options))
-    # The kernels round beta_2 to float32 before they take it from 1.
+    # The kernels round beta_2 to float32 before they take it from 1: that is
+    # 5e-5 of 1 - beta_2, and half of it in the root, which rho follows.
     for kind, tolerance in (
         ("cluster", 1e-6),
         ("block", 1e-6),
-        ("kernel", 1e-5),
+        ("kernel", 2.5e-5),
     ):
         way(kind)
         assert_close(run(HybridOptimizer(0.01, **options)), plain, tolerance)

@@ -811,7 +811,7 @@ def cosine(j, steps=4):
 
 
 def exponential(j, steps=4):
-    return 1 - 1e-8 ** linear(j, steps) if j + 1 < steps else 1.0
+    return 1 - 1e-8 ** linear(j, steps) if j + 1 <= steps else 1.0
 
 
 def akiba(j, steps=4):
