@@ -10,8 +10,12 @@ if os.path.basename(sys.argv[0]) == "keras-hybrid":
 
 from keras_hybrid import presets, scales, transitions, triggers
 from keras_hybrid._version import __version__
-from keras_hybrid.backup import ExactBackup
-from keras_hybrid.callbacks import DivergenceGuard, SwitchCallback
+from keras_hybrid.callbacks import (
+    DivergenceGuard,
+    ExactBackup,
+    SwitchCallback,
+    TrainUntilDone,
+)
 from keras_hybrid.optimizer import HybridOptimizer
 
 __all__ = [
@@ -19,6 +23,7 @@ __all__ = [
     "ExactBackup",
     "HybridOptimizer",
     "SwitchCallback",
+    "TrainUntilDone",
     "__version__",
     "presets",
     "scales",

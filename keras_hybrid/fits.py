@@ -39,10 +39,22 @@ def hybrid_optimizer(model: Any) -> HybridOptimizer:
     optimizer = unwrapped_optimizer(model)
     if not isinstance(optimizer, HybridOptimizer):
         raise ValueError(
-            "The model must be compiled with a `HybridOptimizer`. Received: "
+            "The model must be compiled with a `HybridOptimizer`: "
+            "model.compile(optimizer=keras_hybrid.HybridOptimizer("
+            f"{_rate_text(optimizer)}), ...). Received: "
             f"optimizer={type(optimizer).__name__}"
         )
     return optimizer
+
+
+def _rate_text(optimizer: Any) -> str:
+    """The argument that keeps the learning rate of another Adam."""
+    if not isinstance(optimizer, keras.optimizers.Adam):
+        return ""
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        return ""
+    return f"learning_rate={float(optimizer.learning_rate):g}"
 
 
 def build_optimizer(model: Any) -> None:

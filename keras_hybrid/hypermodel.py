@@ -10,7 +10,7 @@ import keras_tuner
 from keras_tuner.errors import FatalValueError
 
 from keras_hybrid import checks
-from keras_hybrid.callbacks import hybrid_optimizer
+from keras_hybrid.fits import hybrid_optimizer
 from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan
 from keras_hybrid.trials import Fit, copy_values, mean_metrics, train_whole
 from keras_hybrid.triggers import ProjectionConverged

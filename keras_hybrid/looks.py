@@ -43,15 +43,23 @@ def look(
     optimizer: HybridOptimizer,
     epoch: int,
     logs: Mapping[str, Any],
+    phase: dict[str, float] | None = None,
 ) -> Look:
     """Looks at the end of epoch `epoch`.
+
+    Args:
+        trigger: None: nobody is asked.
+        optimizer: Its state is read.
+        epoch: Counted from 0.
+        logs: The epoch's metrics.
+        phase: What `phase_of` said; None: it is asked.
 
     Raises:
         ValueError: If the trigger misses a metric (KeyError: a trigger of
             the user's own may).
     """
-    phase = phase_of(optimizer)
-    before = np.array(optimizer._epoch_state.numpy())
+    phase = phase_of(optimizer) if phase is None else phase
+    before = optimizer.epoch_state
     asked = trigger is not None and not optimizer.has_switched
     return _decide(
         trigger,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -41,6 +42,20 @@ Tensor = Any
 # Room for the state of the epoch triggers that SwitchCallback watches: the
 # number of variables may not depend on them, or checkpoints would not load.
 EPOCH_STATE_SIZE = 32
+
+
+# How what accompanies the state is called in a file.
+BESIDE = "beside_"
+
+
+class Companion(Protocol):
+    """State of a callback that goes into the files with the optimizer's."""
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Returns arrays by name."""
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Takes them back; empty where the file has none."""
 
 
 class NoEstimate(ValueError):
@@ -221,13 +236,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
             )
         self.skip_nonfinite = skip_nonfinite
-        self._told_training_steps: int | None = None
+        self._told_training_steps: float | None = None
         self._rebindable = False
         self._clips_in_update = False
         self._keep_unless: Tensor | None = None
         self._functions = execution.Functions()
-        # SwitchCallback's: its trigger looks at an epoch before it is saved.
+        # Those of the callback that runs: see `accompany`.
         self._before_saving: Callable[[], None] | None = None
+        self._companion: Companion | None = None
 
     # ---- Construction -------------------------------------------------------
 
@@ -354,9 +370,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         # another update may be skipped, or have no gradient for a variable.
         self._forgets = self._vector("forgets_momentum", variable_count, 0)
         told = self._told_training_steps
+        known = -1 if told is None or told == math.inf else told
         self._training_steps = self._vector(
-            "training_steps", None, -1 if told is None else told, dtype="int"
+            "training_steps", None, known, dtype="int"
         )
+        # Where the constant phase began: updates made before it.
+        self._phase_start = self._vector("phase_start", None, 0, dtype="int")
         self._epoch_state = self._vector(
             "epoch_trigger_state", EPOCH_STATE_SIZE, 0, dtype="float32"
         )
@@ -459,14 +478,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Updates all variables: compiled, dispatched or plain (see class)."""
         if (
             self.cooldown is not None
-            and self.cooldown.steps is None
+            and self.cooldown.ends_with_training
             and not self._length_is_known()
         ):
             raise ValueError(
-                "`Cooldown(steps=None)` lasts until the end of the training, "
-                "whose length is not known: give `fit` a `SwitchCallback`, set "
-                "`optimizer.training_steps`, or pass `Cooldown(steps=...)`. "
-                "Received: steps=None"
+                "`Cooldown()` lasts until the end of the training, whose "
+                "length is not known: give `fit` a `SwitchCallback`, set "
+                "`optimizer.training_steps`, or pass `Cooldown(steps=...)` or "
+                "`Cooldown(share=...)`. Received: steps=None, share=None"
             )
         variables = list(trainable_variables)
         indices = tuple(self._get_variable_index(v) for v in variables)
@@ -823,11 +842,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
         factor = ops.ones_like(position)
         if self.cooldown is not None:
-            remaining = ops.cast(self._training_steps, dtype) - ops.cast(
-                switch_steps, dtype
-            )
+            spans = self._cooldown_spans(switch_steps)
             factor = ops.where(
-                switched, self.cooldown.factor(position, remaining), factor
+                switched, self.cooldown.factor(position, *spans), factor
             )
         momentum = self._sgd_momentum
         scale_cut = execution.read(self._scale_cut)
@@ -885,6 +902,15 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 plan["sgd_rates"] * multiplier * plan["frozen_corrections"]
             )
         return plan
+
+    def _cooldown_spans(self, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the updates after the switch, and those before it."""
+        dtype = self._state_dtype
+        steps = ops.cast(execution.read(self._training_steps), dtype)
+        start = ops.cast(execution.read(self._phase_start), dtype)
+        switched_at = ops.cast(switch_steps, dtype)
+        remaining = ops.where(steps < 0, math.inf, steps - switched_at)
+        return ops.cast(remaining, dtype), switched_at - start
 
     def _scales_of(self, plan: dict[str, Tensor]) -> Tensor:
         """Returns rho, one entry a unit."""
@@ -1049,7 +1075,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> Tensor:
         """Updates the trigger's state, returns which groups it fires for."""
         signals = Signals(
-            step=plan["step"],
+            step=plan["step"] - execution.read(self._phase_start),
             learning_rate=plan["rate"],
             correction_1=plan["correction_1"],
             correction_2=plan["correction_2"],
@@ -1253,7 +1279,26 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
     @property
     def _updates_made(self) -> int:
-        return int(ops.convert_to_numpy(self.iterations))
+        return self.batches_seen // (self.gradient_accumulation_steps or 1)
+
+    @property
+    def updates_made(self) -> int:
+        """Updates so far."""
+        return self._updates_made
+
+    @property
+    def epoch_state(self) -> np.ndarray:
+        """Room of `EPOCH_STATE_SIZE` numbers for an epoch trigger's state."""
+        return np.array(self._epoch_state.numpy())
+
+    @epoch_state.setter
+    def epoch_state(self, values: np.ndarray) -> None:
+        self._epoch_state.assign(values)
+
+    @property
+    def batches_seen(self) -> int:
+        """Gradients taken so far; updates, where none are accumulated."""
+        return int(self._iterations.numpy())
 
     def _length_is_known(self) -> bool:
         if self._told_training_steps is not None:
@@ -1315,6 +1360,27 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         for variable, value in zip(self._trigger_state, initial, strict=True):
             variable.assign(value)
 
+    def restart(self) -> None:
+        """Begins a training anew from the weights that there are.
+
+        The slots go on, the cool-down is over, and triggers and a cool-down's
+        share count updates from here. An optimizer that starts switched
+        (`AtStep(0)`) starts switched again.
+
+        Raises:
+            ValueError: If the optimizer is not built.
+        """
+        self._check_built("restart()")
+        scales = self._scales.numpy()
+        self.revert()
+        made = self._updates_made
+        self._phase_start.assign(made)
+        if self._starts_switched:
+            shape = self._switch_steps.shape
+            self._switch_steps.assign(np.full(shape, made))
+            self._weights.assign(np.full(shape, self._start_weight))
+            self._scales.assign(scales)
+
     @property
     def has_switched(self) -> bool:
         """Whether every group has switched (read-only)."""
@@ -1364,21 +1430,25 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         rate = ops.cast(
             ops.convert_to_tensor(self.learning_rate), self._state_dtype
         )
-        plan = self._plan(rate, step)
+        _, sgd_rates, scales = self._asked(
+            "next update", self._next_update, rate, step
+        )
         starts = np.cumsum([0, *(u.count for u in self._units[:-1])])
 
         def of_variables(scales: Tensor) -> np.ndarray:
             sums = np.add.reduceat(ops.convert_to_numpy(scales), starts)
             return sums / [u.count for u in self._units]
 
-        rates = ops.convert_to_numpy(plan["sgd_rates"])[self._groups.of]
-        scales = of_variables(self._scales_of(plan))
+        rates = ops.convert_to_numpy(sgd_rates)[self._groups.of]
+        scales = of_variables(scales)
         sgd_steps = scales * rates
         known = np.ones(len(sgd_steps), bool)
         if self._sgd_schedule is None:
             waiting = scales == 0
-            if self._sgd_rate is None:
-                estimate, exists = self._estimate(self._last_plan())
+            if not waiting.any():
+                guess = np.zeros_like(scales)
+            elif self._sgd_rate is None:
+                estimate, exists = self._asked("estimate", self._estimate_now)
                 known = ~waiting | ops.convert_to_numpy(exists)
                 guess = ops.convert_to_numpy(rate) * of_variables(estimate)
             else:
@@ -1390,6 +1460,26 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             name: float(size * (1 - self._sgd_momentum)) if has else None
             for name, size, has in zip(names, sgd_steps, known, strict=True)
         }
+
+    def _next_update(
+        self, rate: Tensor, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the cool-down's factors, SGD's rates, and rho."""
+        plan = self._plan(rate, step)
+        return plan["factor"], plan["sgd_rates"], self._scales_of(plan)
+
+    def _estimate_now(self) -> tuple[Tensor, Tensor]:
+        return self._estimate(self._last_plan())
+
+    def _asked(
+        self, name: str, function: Callable[..., Any], *arguments: Tensor
+    ) -> Any:
+        """Computes an answer, traced once: callbacks ask at each epoch."""
+        if execution.can_compile() and not execution.strategy_is_active():
+            return self._functions.call(
+                ("asked", name), function, *arguments, jit=False
+            )
+        return function(*arguments)
 
     @property
     def sgd_learning_rate_equivalent(self) -> float | None:
@@ -1409,8 +1499,29 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if not self._has_state():
             return 1.0
         step = ops.cast(self.iterations, self._switch_steps.dtype)
-        plan = self._plan(_constant(1.0, self._state_dtype), step)
-        return float(ops.convert_to_numpy(plan["factor"]).mean())
+        one = _constant(1.0, self._state_dtype)
+        factor, *_ = self._asked("next update", self._next_update, one, step)
+        return float(ops.convert_to_numpy(factor).mean())
+
+    @property
+    def cooldown_end(self) -> int | None:
+        """The number of updates after which the cool-down is over.
+
+        Of the last group to switch. None before the switch, without a
+        cool-down, and where the length of the training is not known and needed.
+        """
+        switched_at = self.switch_step
+        if switched_at is None or self.cooldown is None:
+            return None
+        spans = self._cooldown_spans(self._switch_steps.value)
+        length = ops.convert_to_numpy(self.cooldown.length(*spans))
+        ends = self._switch_steps.numpy() + length
+        return int(ends.max()) if np.isfinite(ends).all() else None
+
+    @property
+    def phase_start(self) -> int:
+        """Updates before the training began: at 0, or the last `restart()`."""
+        return int(self._phase_start.numpy()) if self._has_state() else 0
 
     @property
     def skipped_steps(self) -> int:
@@ -1418,11 +1529,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return int(self._skipped_steps.numpy()) if self.built else 0
 
     @property
-    def training_steps(self) -> int | None:
+    def training_steps(self) -> float | None:
         """The number of updates of the whole training, None if not known.
 
-        `Cooldown(steps=None)` ends there. `SwitchCallback` sets it when `fit`
-        starts; set it yourself in a loop of your own.
+        A cool-down ends there at the latest. `SwitchCallback` sets it in
+        `fit`; set it yourself in a loop of your own. `math.inf` says that it
+        will be known later: until then a cool-down does not fall.
         """
         if not self._has_state():
             return self._told_training_steps
@@ -1430,17 +1542,41 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         return None if steps < 0 else steps
 
     @training_steps.setter
-    def training_steps(self, steps: int) -> None:
-        steps = checks.integer("training_steps", steps, low=1)
+    def training_steps(self, steps: float) -> None:
+        if steps != math.inf:
+            steps = checks.integer("training_steps", steps, low=1)
         if self._has_state():
-            self._training_steps.assign(steps)
+            self._training_steps.assign(-1 if steps == math.inf else steps)
         self._told_training_steps = steps
+
+    def accompany(
+        self,
+        before_saving: Callable[[], None] | None = None,
+        companion: Companion | None = None,
+    ) -> None:
+        """Lets a callback of `fit` take part in what is saved from now on.
+
+        Args:
+            before_saving: Called before the state is written to a file.
+            companion: What is written beside the state and given back with it;
+                files without it, and optimizers without one, do without.
+        """
+        self._before_saving = before_saving
+        self._companion = companion
+
+    @property
+    def companion(self) -> Companion | None:
+        """What `accompany` was given."""
+        return self._companion
 
     def save_own_variables(self, store: Any) -> None:
         """Saves the state; Keras calls it for every file it writes."""
         if self._before_saving is not None:
             self._before_saving()
         super().save_own_variables(store)
+        if self._companion is not None:
+            for name, array in self._companion.get_state().items():
+                store[BESIDE + name] = array
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Always reaches the setter of `training_steps`.
@@ -1450,7 +1586,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         constructor; they are constants of the compiled update, which is
         compiled anew when one is changed.
         """
-        if name == "training_steps":
+        if name in ("training_steps", "epoch_state"):
             object.__setattr__(self, name, value)
             return
         if name in _CHECKS:
@@ -1613,9 +1749,18 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         JAX cannot look for it while it traces the update.
         """
-        super().load_own_variables(store)
+        own = {k: store[k] for k in store.keys() if not k.startswith(BESIDE)}
+        super().load_own_variables(own)
         if self.built:
             self._told_training_steps = self.training_steps
+        if self._companion is not None:
+            self._companion.set_state(
+                {
+                    name.removeprefix(BESIDE): np.array(store[name])
+                    for name in store.keys()
+                    if name.startswith(BESIDE)
+                }
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and deep-copies with all state.

@@ -21,8 +21,9 @@ import tensorflow as tf
 from keras import ops
 
 from keras_hybrid import checks, files, snapshot
-from keras_hybrid.callbacks import SwitchCallback, hybrid_optimizer
+from keras_hybrid.fits import hybrid_optimizer
 from keras_hybrid.scales import Number, scale_of
+from keras_hybrid.switching import SwitchCallback
 from keras_hybrid.triggers import EpochTrigger, Signals, StepTrigger
 
 Tensor = Any

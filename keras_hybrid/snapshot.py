@@ -17,6 +17,8 @@ import keras
 import numpy as np
 
 from keras_hybrid import files
+from keras_hybrid.fits import unwrapped_optimizer
+from keras_hybrid.optimizer import BESIDE, Companion
 
 
 class DamagedSnapshot(ValueError):
@@ -67,6 +69,10 @@ def save(
     """
     variables = variables_of(model, without)
     arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables)}
+    companion = _companion(model)
+    if companion is not None:
+        for name, array in companion.get_state().items():
+            arrays[BESIDE + name] = array
     with files.atomically(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
@@ -75,6 +81,10 @@ def save(
             dtypes=np.array(_dtypes(variables), "U"),
             **arrays,
         )
+
+
+def _companion(model: Any) -> Companion | None:
+    return getattr(unwrapped_optimizer(model), "companion", None)
 
 
 def _text(configuration: Any) -> str:
@@ -145,7 +155,9 @@ def restore(
         dtypes = _dtypes(variables)
         # Older snapshots have none.
         kept = file["dtypes"].tolist() if "dtypes" in file.files else dtypes
-        extra = {*file.files} - {*names, "history", "configuration", "dtypes"}
+        beside = {n: file[n] for n in file.files if n.startswith(BESIDE)}
+        extra = {*file.files} - {*names, *beside}
+        extra -= {"history", "configuration", "dtypes"}
     fits = not extra and kept == dtypes
     fits = fits and all(
         tuple(v.shape) == a.shape and _dtype(v) == a.dtype
@@ -157,4 +169,9 @@ def restore(
         raise DamagedSnapshot(f"{path}: a snapshot of another configuration")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
+    companion = _companion(model)
+    if companion is not None:
+        companion.set_state(
+            {name.removeprefix(BESIDE): array for name, array in beside.items()}
+        )
     return history

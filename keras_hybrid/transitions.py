@@ -219,6 +219,7 @@ class Blend(Transition):
 COOLDOWN_CURVES = {
     "cosine": lambda s: (1 + ops.cos(math.pi * s)) / 2,
     "linear": lambda s: 1 - s,
+    "1-sqrt": lambda s: 1 - ops.sqrt(s),
 }
 
 
@@ -227,27 +228,38 @@ class Cooldown:
     """The learning rate's fall that starts when the trigger fires.
 
     Update j after the switch is multiplied with
-    final + (1 - final) * curve(min(j / steps, 1)), where curve is
-    (1 + cos(pi s)) / 2 or 1 - s: keras' CosineDecay counted from the switch.
-    The factor falls on weight decay too, as a schedule of the learning rate
-    would. It does not change `optimizer.learning_rate`.
+    final + (1 - final) * curve(min(j / length, 1)), where curve is
+    (1 + cos(pi s)) / 2, 1 - s, or 1 - sqrt(s): keras' CosineDecay counted from
+    the switch. The factor falls on weight decay too, as a schedule of the
+    learning rate would. It does not change `optimizer.learning_rate`.
+
+    The length, in updates, is `steps`; or `share` of the updates before the
+    switch, rounded, but no more than the training has left where that is
+    known; or, without both, all that the training has left. `SwitchCallback`
+    and `TrainUntilDone` tell the optimizer how long the training is, and again
+    where that changes (a skipped update, an epoch that ends early); in a loop
+    of your own, set `optimizer.training_steps`.
+
+    Source of `"1-sqrt"`: Hägele et al. 2024, arXiv:2405.18392, section 3.
 
     Args:
-        curve: `"cosine"` (default) or `"linear"`.
-        steps: Integer of at least 1, the length in updates; or None (default):
-            until the end of the training, which `SwitchCallback` tells the
-            optimizer when `fit` starts (in a loop of your own, set
-            `optimizer.training_steps`).
+        curve: `"cosine"` (default), `"linear"` or `"1-sqrt"`.
+        steps: None (default) or an integer of at least 1.
+        share: None (default) or a float above 0. Updates before the switch are
+            counted from the start of the training, or from the last
+            `optimizer.restart()`.
         final: Float in [0, 1], default 0.0: the last value of the factor.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is outside its range or choices.
+        ValueError: If an argument is outside its range or choices, or `steps`
+            and `share` are both given.
 
     Example:
     >>> from keras_hybrid import transitions
-    >>> cooldown = transitions.Cooldown("linear", steps=4, final=0.2)
-    >>> [round(float(cooldown.factor(float(j), 4.0)), 3) for j in range(6)]
+    >>> cooldown = transitions.Cooldown("linear", share=0.5, final=0.2)
+    >>> factors = [cooldown.factor(float(j), 99.0, 8.0) for j in range(6)]
+    >>> [round(float(factor), 3) for factor in factors]
     [1.0, 0.8, 0.6, 0.4, 0.2, 0.2]
     """
 
@@ -255,31 +267,67 @@ class Cooldown:
         self,
         curve: str = "cosine",
         steps: int | None = None,
+        share: float | None = None,
         final: float = 0.0,
     ) -> None:
         self.curve = checks.choice("curve", curve, COOLDOWN_CURVES)
         self.steps = (
             None if steps is None else checks.integer("steps", steps, low=1)
         )
+        self.share = (
+            None if share is None else checks.number("share", share, above=0)
+        )
+        if steps is not None and share is not None:
+            raise ValueError(
+                "`steps` and `share` are two ways to say how long a cool-down "
+                f"is: give one. Received: steps={steps}, share={share}"
+            )
         self.final = checks.number("final", final, low=0, high=1)
 
-    def factor(self, position: Tensor, remaining: Tensor) -> Tensor:
+    @property
+    def ends_with_training(self) -> bool:
+        """Whether it lasts until the end of the training."""
+        return self.steps is None and self.share is None
+
+    def length(self, remaining: Tensor, before: Tensor) -> Tensor:
+        """Returns the number of updates of the cool-down.
+
+        Args:
+            remaining: Float tensor: updates from the switch to the end of the
+                training, infinite where that is not known.
+            before: Float tensor: updates before the switch.
+        """
+        remaining = ops.convert_to_tensor(remaining)
+        if self.steps is not None:
+            return ops.maximum(ops.full_like(remaining, self.steps), 1)
+        if self.share is not None:
+            before = ops.cast(ops.convert_to_tensor(before), remaining.dtype)
+            remaining = ops.minimum(ops.round(self.share * before), remaining)
+        return ops.maximum(remaining, 1)
+
+    def factor(
+        self, position: Tensor, remaining: Tensor, before: Tensor = 0.0
+    ) -> Tensor:
         """Returns the factor on the learning rate.
 
         Args:
             position: Float tensor: updates since the switch.
-            remaining: Float tensor: updates from the switch to the end of the
-                training; used where `steps` is None.
+            remaining: As for `length`.
+            before: As for `length`.
         """
         position = ops.convert_to_tensor(position)
-        length = remaining if self.steps is None else self.steps
-        length = ops.maximum(ops.cast(length, position.dtype), 1)
+        length = ops.cast(self.length(remaining, before), position.dtype)
         s = ops.clip(position / length, 0, 1)
         return self.final + (1 - self.final) * COOLDOWN_CURVES[self.curve](s)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {"curve": self.curve, "steps": self.steps, "final": self.final}
+        return {
+            "curve": self.curve,
+            "steps": self.steps,
+            "share": self.share,
+            "final": self.final,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Cooldown:

@@ -16,11 +16,11 @@ import tensorflow as tf
 from keras_tuner.errors import FatalTypeError, FatalValueError
 
 from keras_hybrid import batches, checks
-from keras_hybrid.callbacks import SwitchCallback, hybrid_optimizer
-from keras_hybrid.fits import build_once
+from keras_hybrid.fits import build_once, hybrid_optimizer
 from keras_hybrid.prefix import Prefix, Recorder
 from keras_hybrid.recipes import Plan
 from keras_hybrid.searches import Trained
+from keras_hybrid.switching import SwitchCallback
 
 
 def mean_metrics(runs: Sequence[Trained]) -> dict[str, float]:
@@ -253,8 +253,8 @@ class Watch(SwitchCallback):
         self.told = told
         self.status = "finished"
 
-    def _log(self, optimizer: Any, logs: Any) -> None:
-        super()._log(optimizer, logs)
+    def record(self, optimizer: Any, logs: Any) -> None:
+        """Keeps the logs, and the end of an epoch that others may share."""
         if self.objective is not None and self.objective not in logs:
             raise FatalValueError(
                 "`objective` must be one of the metrics in the logs: "

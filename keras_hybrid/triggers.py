@@ -500,6 +500,11 @@ class EpochTrigger(Trigger):
     def reset(self) -> None:
         """Forgets all epochs."""
 
+    def monitors(self) -> list[str]:
+        """Returns the names of the metrics that it reads."""
+        name = getattr(self, "monitor", None)
+        return [] if name is None else [name]
+
     def check(self, epoch: int, logs: Mapping[str, float]) -> bool:
         """Reads the logs of epoch `epoch` (counted from 0) and updates.
 
@@ -656,6 +661,97 @@ class Plateau(EpochTrigger):
 
 
 @checks.registered
+class Slope(EpochTrigger):
+    """Switches when a metric's trend is no longer an improvement.
+
+    A line is fitted by least squares through the values of the last half of
+    the epochs (of at least `least`, at most 24 of them). The condition holds
+    where its slope is not better than 0 by `errors` standard errors: a window
+    that grows sees a slow improvement through more and more noise.
+
+    Args:
+        monitor: Name in the logs, default `"val_loss"`.
+        least: Integer of at least 3, default 5, in epochs: the shortest window.
+        errors: Float of at least 0, default 2.
+        mode: `"auto"` (default: by the metric's name), `"min"` or `"max"`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range or choices.
+
+    Example:
+    >>> from keras_hybrid import triggers
+    >>> trigger = triggers.Slope(least=3)
+    >>> [trigger.update(v) for v in (0.9, 0.5, 0.3, 0.31, 0.3, 0.31)]
+    [False, False, False, True, True, True]
+    """
+
+    MOST = 24
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        least: int = 5,
+        errors: float = 2.0,
+        mode: str = "auto",
+    ) -> None:
+        self.monitor = checks.text("monitor", monitor)
+        self.least = checks.integer("least", least, low=3)
+        if self.least > self.MOST:
+            raise ValueError(
+                f"`least` must be at most {self.MOST}. Received: least={least}"
+            )
+        self.errors = checks.number("errors", errors, low=0)
+        self.mode = mode
+        self._sign = _better_sign(monitor, mode)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all values."""
+        self.epochs = 0
+        self.values: list[float] = []
+
+    def read(self, epoch: int, logs: Mapping[str, float]) -> float:
+        """Returns the monitored metric."""
+        return _logged(logs, self.monitor)
+
+    def update(self, value: float) -> bool:
+        """Holds where the line through the window does not improve."""
+        self.epochs += 1
+        self.values = [*self.values, float(np.float32(value))][-self.MOST :]
+        window = max(self.least, (self.epochs + 1) // 2)
+        values = self._sign * np.array(self.values[-window:])
+        if len(values) < self.least or not np.isfinite(values).all():
+            return False
+        x = np.arange(len(values)) - (len(values) - 1) / 2
+        spread = (x**2).sum()
+        slope = (x * values).sum() / spread
+        rest = values - values.mean() - slope * x
+        error = math.sqrt((rest**2).sum() / (len(values) - 2) / spread)
+        return bool(slope <= self.errors * error)
+
+    def get_state(self) -> list[float]:
+        """Returns the number of epochs and the values kept."""
+        room = [math.nan] * (self.MOST - len(self.values))
+        return [float(self.epochs), *self.values, *room]
+
+    def set_state(self, state: list[float]) -> None:
+        """Takes back what `get_state` returned."""
+        self.epochs = int(state[0])
+        kept = min(self.epochs, self.MOST)
+        self.values = list(state[1 : 1 + kept])
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "monitor": self.monitor,
+            "least": self.least,
+            "errors": self.errors,
+            "mode": self.mode,
+        }
+
+
+@checks.registered
 class GeneralizationGap(EpochTrigger):
     """Switches when validation falls behind training.
 
@@ -784,6 +880,10 @@ class _EpochComposite(_Composite, EpochTrigger):
             "A composed epoch trigger has no single value: use "
             f"`check(epoch, logs)`. Received: update({value!r})"
         )
+
+    def monitors(self) -> list[str]:
+        """Returns the members' names."""
+        return [name for t in self.triggers for name in t.monitors()]
 
     def reset(self) -> None:
         """Resets every member."""

@@ -33,7 +33,7 @@ from keras_tuner.errors import (
 )
 
 from keras_hybrid import checks, files, oracles, recipes, searches
-from keras_hybrid.callbacks import hybrid_optimizer
+from keras_hybrid.fits import hybrid_optimizer
 from keras_hybrid.hypermodel import (
     DEFAULT_SPACE,
     SPACES,

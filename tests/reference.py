@@ -559,5 +559,9 @@ PATHS = {
 def cooldown(curve, position, steps, final=0.0):
     """The factor on the learning rate `position` updates after the switch."""
     s = min(position / steps, 1.0)
-    fall = (1 + math.cos(math.pi * s)) / 2 if curve == "cosine" else 1 - s
+    fall = {
+        "cosine": (1 + math.cos(math.pi * s)) / 2,
+        "linear": 1 - s,
+        "1-sqrt": 1 - math.sqrt(s),
+    }[curve]
     return final + (1 - final) * fall

@@ -332,7 +332,7 @@ CALLS = {
             HybridOptimizer(cooldown=Cooldown(), jit_compile=False),
         ),
         ValueError,
-        r"`Cooldown\(steps=None\)`.*`SwitchCallback`.*Received: steps=None$",
+        r"`Cooldown\(\)`.*`SwitchCallback`.*Received: steps=None, share=None$",
     ),
     "one-length-of-a-recipe": (
         lambda: HybridOptimizer.from_recipe(RECIPE, epochs=3),

@@ -663,8 +663,8 @@ def test_cooldown_with_end_weight_0_is_schedule_matched_adam():
 
 def test_cooldown_needs_a_data_set_of_known_length():
     model = new_model(cooldown=Cooldown())
-    with pytest.raises(ValueError, match="Received: steps=None"):
-        fit(model, SwitchCallback(), data=unknown_length(dataset()))
+    with pytest.raises(ValueError, match="Received: steps_per_epoch=None"):
+        fit(model, SwitchCallback(), data=unknown_length(dataset()), epochs=1)
 
 
 def test_cooldown_needs_the_callback():

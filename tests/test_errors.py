@@ -256,8 +256,8 @@ METHODS = {
             HybridOptimizer(cooldown=Cooldown(), jit_compile=False)
         ),
         ValueError,
-        r"`Cooldown\(steps=None\)`.*`optimizer\.training_steps`.*"
-        r"Received: steps=None$",
+        r"`Cooldown\(\)`.*`optimizer\.training_steps`.*"
+        r"Received: steps=None, share=None$",
     ),
     "no-length-without-trigger": (
         lambda: apply_once(
@@ -268,7 +268,7 @@ METHODS = {
             )
         ),
         ValueError,
-        r"Received: steps=None$",
+        r"Received: steps=None, share=None$",
     ),
 }
 for _value, _exception in (

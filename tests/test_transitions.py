@@ -1,6 +1,7 @@
 """Curves, paths and cool-downs, against the formulas and at their limits."""
 
 import json
+import math
 
 import keras
 import numpy as np
@@ -189,9 +190,11 @@ def test_hard_mixes_arithmetically():
 
 # ---- Cool-downs -------------------------------------------------------------
 
+COOLDOWN_CURVES = ["cosine", "linear", "1-sqrt"]
+
 
 @pytest.mark.parametrize("final", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("curve", ["cosine", "linear"])
+@pytest.mark.parametrize("curve", COOLDOWN_CURVES)
 def test_cooldown_factor_of_each_update(curve, final):
     cooldown = Cooldown(curve, steps=7, final=final)
     positions = np.arange(10)
@@ -201,7 +204,7 @@ def test_cooldown_factor_of_each_update(curve, final):
     assert float(factors[0]) == 1
 
 
-@pytest.mark.parametrize("curve", ["cosine", "linear"])
+@pytest.mark.parametrize("curve", COOLDOWN_CURVES)
 def test_cooldown_without_steps_lasts_for_the_remaining_updates(curve):
     # Two groups that switched at different updates.
     factors = Cooldown(curve).factor(tensor([3.0, 3.0]), tensor([6.0, 12.0]))
@@ -211,13 +214,36 @@ def test_cooldown_without_steps_lasts_for_the_remaining_updates(curve):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("final", [0.0, 0.1])
-@pytest.mark.parametrize("curve", ["cosine", "linear"])
+@pytest.mark.parametrize("curve", COOLDOWN_CURVES)
 def test_cooldown_ends_exactly_at_its_final_value(curve, final, dtype):
     factors = Cooldown(curve, steps=7, final=final).factor(
         tensor([7, 8, 700], dtype), tensor(7, dtype)
     )
     expected = np.full(3, final, dtype)
     np.testing.assert_array_equal(np.asarray(factors), expected)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 2.0])
+def test_cooldown_over_a_share_of_what_was_before(share):
+    before, left = tensor([10.0, 31.0, 0.0]), tensor([99.0, 12.0, math.inf])
+    cooldown = Cooldown("linear", share=share, final=0.1)
+    # Round half to even, as IEEE 754 does; no more than is left, at least one.
+    lengths = [
+        max(1, min(round(share * n), rest))
+        for n, rest in ((10, 99), (31, 12), (0, math.inf))
+    ]
+    np.testing.assert_array_equal(cooldown.length(left, before), lengths)
+    for j in range(14):
+        np.testing.assert_allclose(
+            np.asarray(cooldown.factor(tensor([float(j)] * 3), left, before)),
+            [reference.cooldown("linear", j, n, 0.1) for n in lengths],
+            **EXACT,
+        )
+
+
+def test_cooldown_whose_end_is_not_known_does_not_fall():
+    factors = Cooldown().factor(tensor([0.0, 5.0, 5e6]), tensor(math.inf))
+    np.testing.assert_array_equal(np.asarray(factors), 1)
 
 
 @pytest.mark.parametrize("remaining", [0.0, -3.0])
@@ -248,6 +274,7 @@ PARTS = [
     Blend(100, curve="akiba", path="clip", end=0.5),
     Cooldown(),
     Cooldown("linear", steps=10, final=0.1),
+    Cooldown("1-sqrt", share=0.5),
 ]
 
 
@@ -277,7 +304,7 @@ def test_repr_names_every_argument():
     )
     assert (
         repr(Cooldown(steps=3))
-        == "Cooldown(curve='cosine', steps=3, final=0.0)"
+        == "Cooldown(curve='cosine', steps=3, share=None, final=0.0)"
     )
 
 

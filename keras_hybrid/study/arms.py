@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_hybrid import presets
+from keras_hybrid.callbacks import TrainUntilDone
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.recipes import epoch_at
 from keras_hybrid.transitions import Blend, Cooldown, Hard
@@ -81,6 +82,8 @@ class Arm:
         tuned_as: The arm whose tuned learning rate it takes; None: its own.
         control: For hybrids of the study, the arm with the same trigger,
             cool-down and decay that stays with Adam; None: there is none.
+        callbacks: Makes the callbacks that decide when it is done, for one
+            run; None: it trains for all epochs.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Arm:
     share: float = 1.0
     tuned_as: str | None = None
     control: str | None = None
+    callbacks: Callable[[], list[Any]] | None = None
 
     def budget(self, epochs: int, steps_per_epoch: int) -> Budget:
         """Returns what the arm gets in a cell of so many epochs."""
@@ -170,11 +174,102 @@ def _preset(
     )
 
 
+def _ending(
+    name: str,
+    label: str,
+    callbacks: Callable[[], list[Any]] | None,
+    optimizer: Callable[..., Any] = keras.optimizers.Adam,
+    role: str = "baseline",
+    control: str | None = None,
+    **arguments: Any,
+) -> Arm:
+    """A constant learning rate, and callbacks that decide what comes of it."""
+
+    def make(budget: Budget, rate: float) -> Made:
+        return optimizer(rate, **arguments), None
+
+    return Arm(name, label, role, make, control=control, callbacks=callbacks)
+
+
+def _early_stopping(patience: int) -> Any:
+    return keras.callbacks.EarlyStopping(
+        patience=patience, restore_best_weights=True
+    )
+
+
+def _reduced() -> list[Any]:
+    return [
+        keras.callbacks.ReduceLROnPlateau(patience=3, factor=0.2),
+        _early_stopping(8),
+    ]
+
+
+def _swapped() -> list[Any]:
+    # At an epoch's end too, so that EarlyStopping restores the average.
+    swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    return [swap, _early_stopping(5)]
+
+
+def _until_done() -> list[Any]:
+    return [TrainUntilDone(verbose=0)]
+
+
 def _named(arms: Iterable[Arm]) -> dict[str, Arm]:
     return {arm.name: arm for arm in arms}
 
 
-DEFAULT_ARMS = ("adam", "sgd", "control", "hybrid")
+# What people do who do not know how many epochs they need: `epochs` is a
+# ceiling. Patience and factor are those of a thousand tutorials.
+CEILING = _named(
+    (
+        _ending("adam_constant", "Adam, constant, all epochs", None),
+        _ending(
+            "adam_stop", "Adam, EarlyStopping", lambda: [_early_stopping(5)]
+        ),
+        _ending(
+            "adam_reduce", "Adam, ReduceLROnPlateau, EarlyStopping", _reduced
+        ),
+        _ending(
+            "schedule_free",
+            "ScheduleFreeAdamW, EarlyStopping",
+            lambda: [_early_stopping(5)],
+            keras.optimizers.ScheduleFreeAdamW,
+        ),
+        _ending(
+            "adam_ema",
+            "Adam, averaged (EMA), EarlyStopping",
+            _swapped,
+            use_ema=True,
+        ),
+        _ending(
+            "until_done_control",
+            "Control: TrainUntilDone, Adam to the end",
+            _until_done,
+            HybridOptimizer,
+            "control",
+            transition=Hard(end=0.0),
+        ),
+        _ending(
+            "until_done",
+            "TrainUntilDone: Adam to SGD",
+            _until_done,
+            HybridOptimizer,
+            "hybrid",
+            "until_done_control",
+        ),
+    )
+)
+DEFAULT_ARMS = (
+    "adam_constant",
+    "adam_stop",
+    "adam_reduce",
+    "schedule_free",
+    "adam_ema",
+    "adam",
+    "sgd",
+    "until_done_control",
+    "until_done",
+)
 # The published methods come with their papers' defaults where these do not
 # depend on the length of the training, and without a cool-down.
 ARMS = _named(
@@ -239,6 +334,7 @@ ARMS = _named(
             "Grafted at half",
             lambda b, rate: presets.Grafted(max(b.steps // 2, 1)),
         ),
+        *CEILING.values(),
     )
 )
 

@@ -54,6 +54,7 @@ class Data:
             flipped at random.
         cutout: Side in pixels of the square that each training image loses
             (Cutout), 0 for none.
+        label_noise: Share of the training labels that were drawn at random.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Data:
     classes: int
     augmented: bool
     cutout: int = 0
+    label_noise: float = 0.0
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -172,6 +174,25 @@ def load(
         classes=classes,
         augmented=name in AUGMENTED or is_folder(name),
     )
+
+
+def with_noise(data: AnyData, share: float) -> AnyData:
+    """Returns data with a share of the training labels drawn at random.
+
+    Which, and from all classes, is the same for each seed of a training.
+    """
+    if not share:
+        return data
+    if isinstance(data, Photographs):
+        raise ValueError(
+            "`label_noise` is for images held in memory. Received: "
+            f"dataset={data.name!r}"
+        )
+    images, labels = data.train
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(data.classes, size=len(labels)).astype(labels.dtype)
+    noisy = np.where(rng.random(len(labels)) < share, drawn, labels)
+    return dataclasses.replace(data, train=(images, noisy), label_noise=share)
 
 
 def _permuted(

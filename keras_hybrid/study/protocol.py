@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_hybrid import checks, files, snapshot
-from keras_hybrid.callbacks import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
 from keras_hybrid.study.arms import ARMS, DEFAULT_ARMS, Arm, Budget
 from keras_hybrid.study.record import LATER, DamagedRecord, Run
+from keras_hybrid.switching import SwitchCallback
 from keras_hybrid.triggers import EpochTrigger
 from keras_hybrid.versions import versions
 
@@ -54,7 +54,7 @@ class _Watch(keras.callbacks.Callback):
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         history: dict[str, list[float]],
         report: Callable[[int], None],
         clock: Callable[[], float],
@@ -67,6 +67,7 @@ class _Watch(keras.callbacks.Callback):
         self.past = history
         self.report = report
         self.trained = history["seconds"][-1] if history else 0.0
+        self.diverged = False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._started = self.clock()
@@ -86,16 +87,17 @@ class _Watch(keras.callbacks.Callback):
         if not (
             math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
         ):
-            self.model.stop_training = True
+            self.model.stop_training = self.diverged = True
             return
         for name, value in logs.items():
             self.past.setdefault(name, []).append(float(value))
-        snapshot.save(
-            self.path,
-            self.model,
-            self.past,
-            configuration=self.configuration,
-        )
+        if self.path is not None:
+            snapshot.save(
+                self.path,
+                self.model,
+                self.past,
+                configuration=self.configuration,
+            )
         self.report(epoch + 1)
 
 
@@ -119,7 +121,21 @@ def _configuration(
         "augmented": data.augmented,
         "cutout": data.cutout,
         "label_smoothing": label_smoothing,
+        "label_noise": getattr(data, "label_noise", 0.0),
+        "callbacks": []
+        if arm.callbacks is None
+        else [_described(callback) for callback in arm.callbacks()],
     }
+
+
+def _described(callback: Any) -> str:
+    """A callback of an arm: its class, and its numbers and words."""
+    parts = ", ".join(
+        f"{name}={value!r}"
+        for name, value in sorted(vars(callback).items())
+        if not name.startswith("_") and isinstance(value, (int, float, str))
+    )
+    return f"{type(callback).__name__}({parts})"
 
 
 def run_path(
@@ -278,8 +294,8 @@ def train_to(
     """Trains one arm with one seed, or goes on where a killed run stopped.
 
     After each epoch the whole state is kept in a snapshot beside the record;
-    when the record is written the snapshot is removed. The test split is read
-    once, at the end.
+    when the record is written the snapshot is removed. An arm whose callbacks
+    count epochs begins anew instead. The test split is read once, at the end.
 
     Args:
         path: The record.
@@ -315,7 +331,7 @@ def train_to(
     optimizer, trigger = model.optimizer, made[1]
     kept = path.with_suffix(".npz")
     history: dict[str, list[float]] = {}
-    if kept.exists():
+    if arm.callbacks is None and kept.exists():
         try:
             history = snapshot.restore(kept, model, configuration=configuration)
         except snapshot.DamagedSnapshot as error:
@@ -325,10 +341,16 @@ def train_to(
                 f"{str(path.parent.parent)!r}"
             ) from error
     first_epoch = len(history.get("loss", []))
-    watch = _Watch(kept, history, report, clock, configuration)
-    callbacks: list[Any] = [watch]
-    if isinstance(optimizer, HybridOptimizer):
-        callbacks.insert(0, SwitchCallback(trigger, verbose=0))
+    callbacks: list[Any] = []
+    if arm.callbacks is not None:
+        callbacks = arm.callbacks()
+    elif isinstance(optimizer, HybridOptimizer):
+        callbacks = [SwitchCallback(trigger, verbose=0)]
+    watch = _Watch(
+        kept if arm.callbacks is None else None,
+        *(history, report, clock, configuration),
+    )
+    callbacks.append(watch)
     if first_epoch < budget.epochs:
         pipeline, steps = datasets.training_pipeline(
             data, batch_size, seed, first_epoch, budget.epochs
@@ -343,7 +365,7 @@ def train_to(
             callbacks=callbacks,
             verbose=0,
         )
-    diverged = len(history.get("loss", [])) < budget.epochs
+    diverged = watch.diverged
     test_loss = test_accuracy = None
     if read_test and not diverged:
         scores = model.evaluate(

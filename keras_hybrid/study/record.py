@@ -18,7 +18,12 @@ class DamagedRecord(ValueError):
 
 
 # What a configuration from before these fields had of them.
-LATER: dict[str, Any] = {"cutout": 0, "label_smoothing": 0.0}
+LATER: dict[str, Any] = {
+    "cutout": 0,
+    "label_smoothing": 0.0,
+    "label_noise": 0.0,
+    "callbacks": [],
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,72 @@
+"""Where a `fit` ends, in updates: followed, because it moves.
+
+An update that is skipped, an epoch that ends early and a data set that tells
+its length only after an epoch all change how many updates a training makes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from keras_hybrid.optimizer import HybridOptimizer
+
+
+class Horizon:
+    """Counts what a `fit` has left.
+
+    Args:
+        params: Of the callback: `epochs`, and `steps` or None.
+        model: The compiled model.
+    """
+
+    def __init__(self, params: dict[str, Any], model: Any) -> None:
+        self.epochs = int(params["epochs"])
+        self.steps: int | None = params.get("steps")
+        # Whether the end may move between two batches.
+        self.moves = isinstance(
+            model.optimizer, keras.optimizers.LossScaleOptimizer
+        )
+        # The end that the optimizer was told last.
+        self.told: float | None = None
+        self._epochs_left = self.epochs
+        self._done = 0
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Notes that epoch `epoch`, counted from 0, begins."""
+        self._epochs_left = self.epochs - epoch
+        self._done = 0
+
+    def begin_batch(self, batch: int) -> None:
+        """Notes that `batch` batches of the epoch are done."""
+        self._done = batch
+
+    def end_batch(self, batch: int) -> None:
+        """Notes the batch that was last, counted from 0.
+
+        Of a call of several batches that the epoch's end cuts short, Keras
+        names the last that would have been.
+        """
+        self._done = batch + 1
+        if self.steps is not None:
+            self._done = min(self._done, self.steps)
+
+    def end_epoch(self) -> None:
+        """Takes the epoch's length for that of those to come."""
+        if self._done:
+            self.steps = self._done
+
+    def batches_left(self) -> int | None:
+        """Batches from here to the end of `fit`, None while not known."""
+        if self.steps is None:
+            return None
+        return max(self.steps * self._epochs_left - self._done, 0)
+
+    def end(self, optimizer: HybridOptimizer) -> int | None:
+        """Updates that the optimizer will have made at the end of `fit`."""
+        left = self.batches_left()
+        if left is None:
+            return None
+        accumulated = optimizer.gradient_accumulation_steps or 1
+        return max((optimizer.batches_seen + left) // accumulated, 1)

@@ -1,0 +1,516 @@
+"""TrainUntilDone: trains until it has stopped paying, cools down, stops."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from keras_hybrid import averages, checks
+from keras_hybrid.fits import hybrid_optimizer
+from keras_hybrid.horizon import Horizon
+from keras_hybrid.optimizer import HybridOptimizer
+from keras_hybrid.switching import SwitchCallback, has_cooled_down
+from keras_hybrid.transitions import Cooldown
+from keras_hybrid.triggers import EpochTrigger, Plateau, Slope, StepTrigger
+
+# The metrics of the averaged weights are called so in the logs.
+AVERAGED = "averaged_"
+PATIENCE = 3
+
+
+class TrainUntilDone(SwitchCallback):
+    """Trains until it has stopped paying, switches, cools down, and stops.
+
+    `epochs` of `fit` is a ceiling, not a schedule:
+
+        model.compile(optimizer=keras_hybrid.HybridOptimizer(), ...)
+        model.fit(..., epochs=100, callbacks=[keras_hybrid.TrainUntilDone()])
+
+    1. Adam at a constant learning rate, until the trigger fires. By default,
+       with validation data: the average of the weights,
+       A <- A + (w - A) 9 / (e + 8) at the end of epoch e, is validated too
+       (`averaged_val_loss` and so on, in the logs), and the trigger fires where
+       its loss has not been at a new best for 3 epochs. (Of two that start at
+       a constant rate, the average shows today what a cool-down would give, and
+       its loss is not up and down as that of the weights is.) Without
+       validation data: where the training loss has no falling trend over
+       the last half of the epochs (`triggers.Slope("loss")`).
+    2. The switch. If the average's loss has risen since its best epoch, by more
+       than 2 % and by more than chance over the batches explains (over-fitting,
+       wrong labels), weights and optimizer first go back to that epoch.
+    3. A cool-down of `share` of the updates so far, counted in updates that are
+       really made. If the trigger has not fired in time, the switch comes where
+       the cool-down still fits into `epochs`.
+    4. `model.stop_training`. The next `fit` begins anew at the constant rate.
+
+    A default trigger takes one more validation and one copy of the weights an
+    epoch, and a copy of weights and optimizer state in the host's memory at
+    each new best: four times the weights in all. With `Plateau("val_loss")` or
+    another trigger there is none of that, and no way back;
+    `Plateau("averaged_val_loss")` keeps the average alone.
+
+    `fit(epochs=1)` is taken for a piece of a longer training, in a loop of
+    your own: the epochs are counted from one `fit` to the next, there is no
+    ceiling, and `done` tells when to end the loop.
+
+    It needs no EarlyStopping and no ReduceLROnPlateau, and says so where they
+    interfere. ModelCheckpoint, BackupAndRestore and ExactBackup work as ever,
+    anywhere in the list: what this callback remembers is saved with the
+    optimizer. Of a resumed training, the result is that of one never stopped.
+
+    Args:
+        trigger: None (default: see above, or the optimizer's own trigger if it
+            has one), an epoch trigger or a step trigger.
+        share: Float above 0, default 0.5: the length of the cool-down, of the
+            updates before it. Its curve and final value are those of the
+            optimizer's `cooldown`, or else a cosine to 0.
+        stop: Boolean, default True. False: the cool-down lasts until `epochs`
+            are over, whenever it begins.
+        verbose: 0 is silent; 1 (default) says in one line when it switches, why
+            and when it will end, and in another what it saved.
+
+    Attributes:
+        done: Whether the cool-down has ended.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of its range; when `fit` starts, if
+            the model has no HybridOptimizer, one that starts as SGD, or one
+            with a cool-down of fixed length, or if the ceiling is one epoch of
+            unknown length; at the end of an epoch, if a monitored metric is
+            missing.
+
+    Example:
+    >>> import keras_hybrid
+    >>> callback = keras_hybrid.TrainUntilDone()
+    """
+
+    def __init__(
+        self,
+        trigger: EpochTrigger | StepTrigger | None = None,
+        share: float = 0.5,
+        stop: bool = True,
+        verbose: int = 1,
+    ) -> None:
+        if trigger is not None and not isinstance(
+            trigger, (EpochTrigger, StepTrigger)
+        ):
+            raise TypeError(
+                "`trigger` must be None, an epoch trigger (Plateau(...)) or a "
+                f"step trigger (AtStep(...)). Received: trigger={trigger!r}"
+            )
+        of_steps = trigger if isinstance(trigger, StepTrigger) else None
+        of_epochs = trigger if isinstance(trigger, EpochTrigger) else None
+        super().__init__(of_epochs, verbose)
+        self.share = checks.number("share", share, above=0)
+        self.stop = checks.boolean("stop", stop)
+        self.done = False
+        self._step_trigger = of_steps
+        self._chooses = trigger is None
+        self._memory = Memory()
+        self._of: HybridOptimizer | None = None
+        self._next_look = 0
+        self._piece = self._validated = self._forced = False
+        self._interferes = False
+        self._rate: float | None = None
+
+    # ---- Before the first batch ---------------------------------------------
+
+    def set_model(self, model: Any) -> None:
+        """Gives the optimizer the cool-down and, if it is a step's, trigger."""
+        optimizer = hybrid_optimizer(model)
+        own = optimizer.cooldown
+        if own is not None and own.steps is not None:
+            raise ValueError(
+                "TrainUntilDone decides how long the cool-down is: give it "
+                "`share`, and the optimizer a `Cooldown` without `steps`. "
+                f"Received: cooldown={own!r}"
+            )
+        changes: dict[str, Any] = {
+            "cooldown": Cooldown(
+                "cosine" if own is None else own.curve,
+                share=self.share if self.stop else None,
+                final=0.0 if own is None else own.final,
+            )
+        }
+        if self._step_trigger is not None:
+            changes["trigger"] = self._step_trigger
+        for name, value in changes.items():
+            if repr(getattr(optimizer, name)) != repr(value):
+                setattr(optimizer, name, value)
+                model.train_function = None  # It has the old one in it.
+        if optimizer.trigger is not None:
+            self._chooses = False
+            if optimizer.trigger.fires_at_start:
+                raise ValueError(
+                    "TrainUntilDone needs a constant phase before the switch, "
+                    "whose share the cool-down is: give the optimizer another "
+                    f"trigger. Received: trigger={optimizer.trigger!r}"
+                )
+        if self._of is not optimizer:
+            kept = optimizer.companion
+            self._memory = kept if isinstance(kept, Memory) else Memory()
+            self._of = optimizer
+        super().set_model(model)
+
+    def companion(self) -> Memory:
+        """The averages, and the best epoch's state."""
+        return self._memory
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Begins a `fit`."""
+        super().on_train_begin(logs)
+        self._validated = self._forced = self.done = False
+        self._interferes = False
+        self._rate = None
+        self._started = time.monotonic()
+        self._first_epoch: int | None = None
+        if self.params.get("steps") is None and self.params["epochs"] < 2:
+            raise ValueError(
+                "`epochs` is the ceiling of the training, and this data set "
+                "tells its length after the first epoch: pass "
+                "`steps_per_epoch` to `fit`, or more epochs. Received: "
+                f"epochs={self.params['epochs']}, steps_per_epoch=None"
+            )
+
+    def has_trained(self, optimizer: HybridOptimizer) -> bool:
+        """Whether an earlier `fit` has ended the training."""
+        return has_cooled_down(optimizer)
+
+    def begin(self, optimizer: HybridOptimizer, epoch: int) -> None:
+        """Takes note of what was before: epoch `epoch` is the first."""
+        restored = self._batches_at_start != optimizer.batches_seen
+        self._first_epoch = epoch
+        self._piece = self.params["epochs"] - epoch == 1 and not restored
+        if not restored and self.has_trained(optimizer):
+            self._memory.forget()
+        super().begin(optimizer, epoch)
+        if self._piece and self._memory.epochs == 0:
+            self.say(
+                "`fit(epochs=1)` is taken for a piece of a longer training: "
+                "there is no ceiling, and `done` of the callback tells when to "
+                "end."
+            )
+
+    def training_end(self, horizon: Horizon) -> float | None:
+        """Updates at the ceiling; none where this is a piece."""
+        return math.inf if self._piece else super().training_end(horizon)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Goes back to the best epoch, if it was decided."""
+        super().on_epoch_begin(epoch, logs)
+        optimizer = hybrid_optimizer(self.model)
+        self._next_look = 0
+        if self._memory.goes_back:
+            best = self._memory.go_back(self.model, optimizer)
+            self._tell_end(optimizer)
+            self.switch(optimizer)
+            self._reported = True
+            self.say(
+                f"Epoch {epoch + 1}: back to the end of epoch {best}, since "
+                "when the validation loss of the averaged weights has risen. "
+                f"{self._plan_text(optimizer)}"
+            )
+
+    # ---- Within an epoch ----------------------------------------------------
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Switches before it is too late, and stops at the end."""
+        super().on_train_batch_end(batch, logs)
+        if batch + 1 < self._next_look:
+            return
+        optimizer = hybrid_optimizer(self.model)
+        made = optimizer.updates_made
+        if not optimizer.has_switched:
+            latest = self._latest(optimizer)
+            if made >= latest and not self._memory.goes_back:
+                self._forced = self.switch(optimizer)
+        if optimizer.has_switched and has_cooled_down(optimizer):
+            self.done = True
+            self.model.stop_training = True
+            return
+        waits = max(self._next_update(optimizer, made) - made, 1)
+        accumulated = optimizer.gradient_accumulation_steps or 1
+        self._next_look = batch + 1 + (waits - 1) * accumulated + 1
+
+    def _latest(self, optimizer: HybridOptimizer) -> float:
+        """Updates after which the cool-down just fits into `epochs`."""
+        end = self.training_end(self.horizon)
+        if end is None or not math.isfinite(end):
+            return math.inf
+        start = optimizer.phase_start
+        return math.floor((end + self.share * start) / (1 + self.share))
+
+    def _next_update(self, optimizer: HybridOptimizer, made: int) -> int:
+        """Updates before which there is nothing to do."""
+        if optimizer.has_switched:
+            end = optimizer.cooldown_end
+            return made + 1 if end is None else end
+        latest = self._latest(optimizer)
+        if optimizer.trigger is not None:
+            # It may fire at any update, and the cool-down end soon after.
+            so_far = made - optimizer.phase_start
+            latest = min(latest, made + int(self.share * so_far))
+        return int(min(latest, made + 1_000_000))
+
+    # ---- At the end of an epoch ---------------------------------------------
+
+    def look_ahead(
+        self, epoch: int, logs: Mapping[str, Any]
+    ) -> Mapping[str, Any]:
+        """Returns the metrics of the averaged weights."""
+        validated = "val_loss" in logs
+        self._validated = self._validated or validated
+        if self._chooses:
+            self.trigger = (
+                Plateau(f"{AVERAGED}val_loss", PATIENCE)
+                if self._validated
+                else Slope("loss")
+            )
+        if hybrid_optimizer(self.model).has_switched:
+            return {}
+        if not _monitors_average(self.trigger) or not validated:
+            return {}
+        memory = self._memory
+        memory.average.update(averages.values_of(self.model.weights))
+        with averages.in_place(self.model, memory.average.values):
+            scores, losses = averages.validate(self.model)
+        memory.compare(
+            self.model if self._chooses else None, losses, scores["loss"]
+        )
+        return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}
+
+    def is_asked(self, logs: Mapping[str, Any]) -> bool:
+        """Whether there is a validation to look at (`validation_freq`)."""
+        return not self._chooses or not self._validated or "val_loss" in logs
+
+    def fire(self, optimizer: HybridOptimizer) -> None:
+        """Switches, or decides to go back first.
+
+        Weights are not changed here: a file may be half written.
+        """
+        if not self._memory.wants_to_go_back():
+            self.switch(optimizer)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Asks the trigger, and looks who else changes the learning rate."""
+        super().on_epoch_end(epoch, logs)
+        rate = logs["learning_rate"] if logs else None
+        if (
+            not self._interferes
+            and self._rate is not None
+            and rate is not None
+            and rate < self._rate
+        ):
+            warnings.warn(
+                f"The learning rate fell from {self._rate:.3g} to {rate:.3g} "
+                f"in epoch {epoch + 1}: a schedule or another callback "
+                "(ReduceLROnPlateau, LearningRateScheduler) changes it. "
+                "TrainUntilDone cools down by itself, from a constant rate: "
+                "leave the other out.",
+                stacklevel=2,
+            )
+            self._interferes = True
+        if rate is not None and not self._interferes:
+            self._rate = rate
+        self._last_epoch = epoch
+
+    def announce(self, optimizer: HybridOptimizer, epoch: int) -> None:
+        """Says when it switched, why, and when it will end."""
+        if self._forced:
+            why = "the cool-down just fits into `epochs`"
+        elif not self._fired:
+            why = (
+                "optimizer.switch()"
+                if optimizer.trigger is None
+                else repr(optimizer.trigger)
+            )
+        elif self._chooses and self._validated:
+            why = (
+                "the validation loss of the averaged weights has had no new "
+                f"best for {PATIENCE} epochs"
+            )
+        else:
+            why = repr(self.trigger)
+        self.say(f"Epoch {epoch + 1}: {why}. {self._plan_text(optimizer)}")
+
+    def _plan_text(self, optimizer: HybridOptimizer) -> str:
+        switched_at, end = optimizer.switch_step, optimizer.cooldown_end
+        if switched_at is None or end is None:
+            return "Switched."
+        text = (
+            f"Switched to SGD at update {switched_at}; the learning rate cools "
+            f"down over {end - switched_at} updates"
+        )
+        left, steps = end - optimizer.updates_made, self.horizon.steps
+        if steps is None:
+            return f"{text}."
+        accumulated = optimizer.gradient_accumulation_steps or 1
+        return f"{text}, {left * accumulated / steps:.1f} epochs from here."
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Says what was saved."""
+        optimizer = hybrid_optimizer(self.model)
+        stopped = bool(self.model.stop_training)
+        super().on_train_end(logs)
+        first = self._first_epoch
+        if first is None:
+            return
+        if self._piece and not has_cooled_down(optimizer):
+            optimizer.accompany(companion=self._memory)
+            return
+        self.done = self.done or has_cooled_down(optimizer)
+        ran, ceiling = self._last_epoch + 1, self.params["epochs"]
+        if not self.done:
+            self._explain_stop(optimizer, ran, stopped)
+            return
+        text = f"Done in epoch {ran}"
+        if not self._piece and ceiling > ran:
+            seconds = time.monotonic() - self._started
+            spared = seconds / max(ran - first, 1) * (ceiling - ran)
+            text += (
+                f" of {ceiling}: {ceiling - ran} epochs "
+                f"({(ceiling - ran) / ceiling:.0%}) saved, about "
+                f"{_duration(spared)}"
+            )
+        self.say(f"{text}.")
+
+    def _explain_stop(
+        self, optimizer: HybridOptimizer, ran: int, stopped: bool
+    ) -> None:
+        if not stopped:
+            return
+        where = (
+            "in the cool-down, at "
+            f"{optimizer.cooldown_factor:.0%} of the learning rate"
+            if optimizer.has_switched
+            else "before the switch"
+        )
+        warnings.warn(
+            f"Another callback (EarlyStopping?) stopped the training in epoch "
+            f"{ran}, {where}. TrainUntilDone stops by itself once its "
+            "cool-down is over, which is worth more than the epochs it takes: "
+            "leave the other out, or give it a longer patience.",
+            stacklevel=2,
+        )
+
+
+class Memory:
+    """What TrainUntilDone remembers from epoch to epoch: a `Companion`."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew."""
+        self.average = averages.RunningAverage()
+        self.best = math.inf
+        self.best_epoch = 0
+        self.best_losses = np.zeros(0)
+        self.best_state: list[np.ndarray] = []
+        self.last_losses = np.zeros(0)
+        self.goes_back = False
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were averaged."""
+        return self.average.epochs
+
+    def compare(self, model: Any, losses: np.ndarray, loss: float) -> None:
+        """Takes the validation of the average; keeps the best one's state.
+
+        Args:
+            model: None where nobody will go back.
+            losses: Of each batch.
+            loss: Of all.
+        """
+        self.last_losses = losses
+        # As the trigger stores it.
+        if model is None or not np.float32(loss) < np.float32(self.best):
+            return
+        self.best, self.best_epoch = loss, self.epochs
+        self.best_losses = losses
+        self.best_state = averages.values_of(_state_of(model))
+
+    def wants_to_go_back(self) -> bool:
+        """Decides it, for the beginning of the next epoch."""
+        self.goes_back = bool(self.best_state) and averages.has_risen(
+            self.best_losses, self.last_losses
+        )
+        return self.goes_back
+
+    def go_back(self, model: Any, optimizer: HybridOptimizer) -> int:
+        """Gives weights and optimizer the best epoch's state.
+
+        Returns:
+            The number of that epoch.
+        """
+        watched = optimizer.epoch_state
+        for variable, value in zip(
+            _state_of(model), self.best_state, strict=True
+        ):
+            variable.assign(value)
+        optimizer.epoch_state = watched
+        self.goes_back = False
+        return self.best_epoch
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Returns arrays by name."""
+        counts = [self.epochs, self.best, self.best_epoch, self.goes_back]
+        state = {
+            "counts": np.array(counts, "float64"),
+            "best_losses": self.best_losses,
+            "last_losses": self.last_losses,
+        }
+        for kind, arrays in (
+            ("average", self.average.values),
+            ("best", self.best_state),
+        ):
+            for i, array in enumerate(arrays):
+                state[f"{kind}_{i}"] = array
+        return state
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Takes them back; begins anew where there are none."""
+        self.forget()
+        if "counts" not in state:
+            return
+        epochs, self.best, best_epoch, goes_back = (
+            float(x) for x in state["counts"]
+        )
+        self.average.epochs, self.best_epoch = int(epochs), int(best_epoch)
+        self.goes_back = bool(goes_back)
+        self.best_losses = state["best_losses"]
+        self.last_losses = state["last_losses"]
+        self.average.values = _listed(state, "average")
+        self.best_state = _listed(state, "best")
+
+
+def _listed(state: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    while f"{kind}_{len(found)}" in state:
+        found.append(state[f"{kind}_{len(found)}"])
+    return found
+
+
+def _state_of(model: Any) -> list[Any]:
+    return [*model.weights, *hybrid_optimizer(model).variables]
+
+
+def _monitors_average(trigger: EpochTrigger | None) -> bool:
+    if trigger is None:
+        return False
+    return any(name.startswith(AVERAGED) for name in trigger.monitors())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
