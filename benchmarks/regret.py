@@ -1,7 +1,7 @@
 """Where each trigger would have switched, and what that costs.
 
     nice -n 19 python benchmarks/regret.py [--cells mnist-under-fit,...]
-        [--seeds 100,101] [--kind val_accuracy]
+        [--seeds 100,101]
 
 A constant phase a cell and seed, Adam at 1e-3, and a cool-down (half of the
 epochs so far) from the ends of its epochs. The ceiling is twice the epochs that
@@ -25,12 +25,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cells", default=",".join(cells.CEILINGS))
     parser.add_argument("--seeds", default="100,101")
-    parser.add_argument("--kind", default="val_accuracy")
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args()
     seeds = [int(seed) for seed in options.seeds.split(",")]
-    of_cell = {}
+    of_cell: dict[str, list[regret.Curve]] = {}
     for name in options.cells.split(","):
         cell, data = cells.CEILINGS[name], None
         for seed in seeds:
@@ -44,24 +43,29 @@ def main() -> None:
                 ).save(path)
             of_cell.setdefault(name, []).append(regret.Curve.load(path))
             print(path.name, flush=True)
-    table = {
-        name: regret.regrets(curves, options.kind)
-        for name, curves in of_cell.items()
-    }
-    print(f"{'rule':60}", *(f"{name[:16]:>17}" for name in table), "mean worst")
-    for rule in regret.RULES:
-        lost, texts = [], []
-        for found in table.values():
-            mean = np.mean([points for _, points in found[rule]])
-            at = np.mean([landing.switched for landing, _ in found[rule]])
-            used = np.mean([landing.epochs for landing, _ in found[rule]])
-            lost.append(mean)
-            texts.append(f"{mean:6.2f} {at:4.1f}/{used:5.1f}")
-        print(
-            f"{rule:60}",
-            *(f"{text:>17}" for text in texts),
-            f"{np.mean(lost):5.2f} {max(lost):5.2f}",
-        )
+    for kind in ("val_accuracy", "test_accuracy"):
+        print(f"\nRegret in points of {kind}, switch epoch / epochs trained\n")
+        print(_table(of_cell, kind))
+
+
+def _table(of_cell: dict[str, list[regret.Curve]], kind: str) -> str:
+    """A line a rule: of each cell the mean; then their mean and worst."""
+    lines = [["rule", *of_cell, "mean", "worst"]]
+    lines.append(["---"] * len(lines[0]))
+    for name, rule in regret.RULES.items():
+        texts, lost = [], []
+        for curves in of_cell.values():
+            landings, points = zip(
+                *(regret.regret(curve, rule, kind) for curve in curves),
+                strict=True,
+            )
+            lost.append(np.mean(points))
+            at = np.mean([landing.switched for landing in landings])
+            used = np.mean([landing.epochs for landing in landings])
+            texts.append(f"{lost[-1]:.2f}, {at:.0f} / {used:.0f}")
+        texts += [f"{np.mean(lost):.2f}", f"{max(lost):.2f}"]
+        lines.append([name, *texts])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":

@@ -9,18 +9,12 @@ later gains nothing more (Sanyal et al. 2023, arXiv:2306.03241; Hägele et al.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
 Arrays = list[np.ndarray]
-
-# The least rise of the averaged weights' validation loss, of its best value and
-# in standard errors, that calls for going back.
-RISE = 0.02
-ERRORS = 2.0
 
 
 class RunningAverage:
@@ -63,50 +57,15 @@ def in_place(model: Any, values: Sequence[np.ndarray]) -> Iterator[None]:
     These are the weights, and the moments of normalizations.
     """
     own = values_of(model.weights)
-    _assign(model.weights, values)
+    assign(model.weights, values)
     try:
         yield
     finally:
-        _assign(model.weights, own)
+        assign(model.weights, own)
 
 
-def _assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-
-
-class _BatchLosses(keras.callbacks.Callback):
-    """The loss of each batch of an evaluation, from Keras' running mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.losses: list[float] = []
-        self._sum, self._count = 0.0, 0
-
-    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        count = batch + 1
-        total = float(logs["loss"]) * count
-        share = count - self._count  # More than one with steps_per_execution.
-        self.losses.append((total - self._sum) / share)
-        self._sum, self._count = total, count
-
-
-def losses_of(
-    model: Any, data: Any = None, **arguments: Any
-) -> tuple[dict[str, float], np.ndarray]:
-    """Evaluates; returns the metrics by name, and the loss of each batch."""
-    recorder = _BatchLosses()
-    scores = model.evaluate(
-        data, verbose=0, callbacks=[recorder], return_dict=True, **arguments
-    )
-    return scores, np.array(recorder.losses)
-
-
-def validate(model: Any) -> tuple[dict[str, float], np.ndarray]:
-    """Evaluates on the validation data of the `fit` that runs.
-
-    Returns:
-        The metrics by name, and the loss of each batch.
+def validate(model: Any) -> dict[str, float]:
+    """Returns the metrics on the validation data of the `fit` that runs.
 
     Raises:
         RuntimeError: If this `fit` has not validated yet.
@@ -114,33 +73,29 @@ def validate(model: Any) -> tuple[dict[str, float], np.ndarray]:
     if getattr(model, "_eval_epoch_iterator", None) is None:
         raise RuntimeError("`fit` has not validated yet")
     # Keras' own way to evaluate on what it has cached.
-    return losses_of(model, _use_cached_eval_dataset=True)
+    return model.evaluate(
+        verbose=0, return_dict=True, _use_cached_eval_dataset=True
+    )
 
 
-def has_risen(
-    best: np.ndarray,
-    now: np.ndarray,
-    least: float = RISE,
-    errors: float = ERRORS,
-) -> bool:
-    """Whether a validation loss has risen, and not by chance.
+def judge(metrics: Iterable[str]) -> str:
+    """Returns the metric by which weights are chosen: an accuracy, or the loss.
 
-    Args:
-        best: The loss of each batch, at its best.
-        now: The same batches' later.
-        least: Of the best.
-        errors: Standard errors of the batches' differences.
-
-    Returns:
-        Whether the mean has risen by more than both.
+    The loss of a classifier is a bad judge of its weights: as it fits its data
+    ever better, the loss rises while the accuracy does too.
     """
-    rise = now.mean() - best.mean()
-    if rise <= least * abs(best.mean()):
-        return False
-    if len(now) < 2:
-        return True
-    if len(now) == len(best):
-        error = (now - best).std(ddof=1) / np.sqrt(len(now))
-    else:  # Not the same examples.
-        error = np.sqrt(now.var(ddof=1) / len(now) + best.var() / len(best))
-    return bool(rise > errors * error)
+    for name in metrics:
+        if name.endswith(("accuracy", "acc")):
+            return name
+    return "loss"
+
+
+def is_better(name: str, value: float, than: float) -> bool:
+    """Compares two values of `judge`'s metric; NaN is never better."""
+    return value < than if name == "loss" else value > than
+
+
+def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:
+    """Gives variables their values."""
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)

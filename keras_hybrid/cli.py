@@ -18,21 +18,27 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     compare = commands.add_parser(
         "compare",
-        help="train Adam, SGD, the hybrid and its control; table and report",
+        help="train what people do, TrainUntilDone and its control; table and "
+        "report",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_cell(compare)
+    _add_cell(compare, architecture="mlp")
     compare.add_argument(
         "--arms",
-        default="adam,sgd,control,hybrid",
-        help="names of arms, separated by commas; also other estimates of the "
+        default="adam_constant,adam_stop,adam_reduce,schedule_free,adam_ema,"
+        "adam,sgd,until_done_control,until_done",
+        help="names of arms, separated by commas; also a switch at half of the "
+        "epochs: hybrid, and its control; that with other estimates of the "
         "SGD learning rate: hybrid_norm, hybrid_swats, hybrid_model; and the "
         "published methods: "
         "swats, swats_layer, gnmt, rmsprop_warmup, adabound, amsbound, "
         "dstadam, padam, mas, grafted",
     )
     compare.add_argument(
-        "--epochs", type=int, default=8, help="budget of each run"
+        "--epochs",
+        type=int,
+        default=40,
+        help="budget of each run; a ceiling for those that end themselves",
     )
     compare.add_argument(
         "--output",
@@ -46,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         help="search when and how to switch; table, report and a recipe",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    _add_cell(tune)
+    _add_cell(tune, architecture="cnn")
     tune.add_argument(
         "--train-size",
         type=int,
@@ -127,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_cell(parser: argparse.ArgumentParser) -> None:
+def _add_cell(parser: argparse.ArgumentParser, architecture: str) -> None:
     """Adds what says on what to train."""
     parser.add_argument(
         "--dataset",
@@ -137,7 +143,7 @@ def _add_cell(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--architecture",
-        default="cnn",
+        default=architecture,
         help="linear, mlp_small, mlp, mlp_large, cnn_tiny, cnn_small, cnn, "
         "cnn_large, cnn_best, resnet_small, resnet or resnet_best",
     )

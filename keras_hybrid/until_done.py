@@ -40,19 +40,20 @@ class TrainUntilDone(SwitchCallback):
        its loss is not up and down as that of the weights is.) Without
        validation data: where the training loss has no falling trend over
        the last half of the epochs (`triggers.Slope("loss")`).
-    2. The switch. If the average's loss has risen since its best epoch, by more
-       than 2 % and by more than chance over the batches explains (over-fitting,
-       wrong labels), weights and optimizer first go back to that epoch.
-    3. A cool-down of `share` of the updates so far, counted in updates that are
-       really made. If the trigger has not fired in time, the switch comes where
-       the cool-down still fits into `epochs`.
-    4. `model.stop_training`. The next `fit` begins anew at the constant rate.
+    2. The switch, and a cool-down of `share` of the updates so far, counted in
+       updates that are really made. If the trigger has not fired in time, the
+       switch comes where the cool-down still fits into `epochs`.
+    3. `model.stop_training`. If the averaged weights of an earlier epoch had a
+       better validation accuracy (of a model without an accuracy: loss) than
+       those that the cool-down ends with, the model gets these: as it cools
+       down it may learn wrong labels by heart.
+    4. The next `fit` begins anew at the constant rate.
 
-    A default trigger takes one more validation and one copy of the weights an
-    epoch, and a copy of weights and optimizer state in the host's memory at
-    each new best: four times the weights in all. With `Plateau("val_loss")` or
-    another trigger there is none of that, and no way back;
-    `Plateau("averaged_val_loss")` keeps the average alone.
+    What looks at the average (the default, or a trigger of your own on a metric
+    that begins with `averaged_`) takes one more validation an epoch of the
+    constant phase, and two copies of the weights on the host. With
+    `Plateau("val_loss")` there is none of that, and the model keeps the weights
+    that the cool-down ends with.
 
     `fit(epochs=1)` is taken for a piece of a longer training, in a loop of
     your own: the epochs are counted from one `fit` to the next, there is no
@@ -118,6 +119,7 @@ class TrainUntilDone(SwitchCallback):
         self._piece = self._validated = self._forced = False
         self._interferes = False
         self._rate: float | None = None
+        self._ended_with: float | None = None
 
     # ---- Before the first batch ---------------------------------------------
 
@@ -159,7 +161,7 @@ class TrainUntilDone(SwitchCallback):
         super().set_model(model)
 
     def companion(self) -> Memory:
-        """The averages, and the best epoch's state."""
+        """The average, and the best so far."""
         return self._memory
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -167,7 +169,7 @@ class TrainUntilDone(SwitchCallback):
         super().on_train_begin(logs)
         self._validated = self._forced = self.done = False
         self._interferes = False
-        self._rate = None
+        self._rate = self._ended_with = None
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         if self.params.get("steps") is None and self.params["epochs"] < 2:
@@ -202,20 +204,9 @@ class TrainUntilDone(SwitchCallback):
         return math.inf if self._piece else super().training_end(horizon)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Goes back to the best epoch, if it was decided."""
+        """Looks at the first batch again."""
         super().on_epoch_begin(epoch, logs)
-        optimizer = hybrid_optimizer(self.model)
         self._next_look = 0
-        if self._memory.goes_back:
-            best = self._memory.go_back(self.model, optimizer)
-            self._tell_end(optimizer)
-            self.switch(optimizer)
-            self._reported = True
-            self.say(
-                f"Epoch {epoch + 1}: back to the end of epoch {best}, since "
-                "when the validation loss of the averaged weights has risen. "
-                f"{self._plan_text(optimizer)}"
-            )
 
     # ---- Within an epoch ----------------------------------------------------
 
@@ -227,8 +218,7 @@ class TrainUntilDone(SwitchCallback):
         optimizer = hybrid_optimizer(self.model)
         made = optimizer.updates_made
         if not optimizer.has_switched:
-            latest = self._latest(optimizer)
-            if made >= latest and not self._memory.goes_back:
+            if made >= self._latest(optimizer):
                 self._forced = self.switch(optimizer)
         if optimizer.has_switched and has_cooled_down(optimizer):
             self.done = True
@@ -279,23 +269,13 @@ class TrainUntilDone(SwitchCallback):
         memory = self._memory
         memory.average.update(averages.values_of(self.model.weights))
         with averages.in_place(self.model, memory.average.values):
-            scores, losses = averages.validate(self.model)
-        memory.compare(
-            self.model if self._chooses else None, losses, scores["loss"]
-        )
+            scores = averages.validate(self.model)
+        memory.compare(scores)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}
 
     def is_asked(self, logs: Mapping[str, Any]) -> bool:
         """Whether there is a validation to look at (`validation_freq`)."""
         return not self._chooses or not self._validated or "val_loss" in logs
-
-    def fire(self, optimizer: HybridOptimizer) -> None:
-        """Switches, or decides to go back first.
-
-        Weights are not changed here: a file may be half written.
-        """
-        if not self._memory.wants_to_go_back():
-            self.switch(optimizer)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Asks the trigger, and looks who else changes the learning rate."""
@@ -319,6 +299,14 @@ class TrainUntilDone(SwitchCallback):
         if rate is not None and not self._interferes:
             self._rate = rate
         self._last_epoch = epoch
+        optimizer = hybrid_optimizer(self.model)
+        memory = self._memory
+        if memory.best_weights and has_cooled_down(optimizer):
+            name = f"val_{memory.judge}"
+            scores = logs or {}
+            if name not in scores:  # `validation_freq`.
+                scores = {name: averages.validate(self.model)[memory.judge]}
+            self._ended_with = float(scores[name])
 
     def announce(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Says when it switched, why, and when it will end."""
@@ -365,6 +353,7 @@ class TrainUntilDone(SwitchCallback):
             optimizer.accompany(companion=self._memory)
             return
         self.done = self.done or has_cooled_down(optimizer)
+        self._choose_weights()
         ran, ceiling = self._last_epoch + 1, self.params["epochs"]
         if not self.done:
             self._explain_stop(optimizer, ran, stopped)
@@ -379,6 +368,20 @@ class TrainUntilDone(SwitchCallback):
                 f"{_duration(spared)}"
             )
         self.say(f"{text}.")
+
+    def _choose_weights(self) -> None:
+        """Gives the model the average's best weights, if these are better."""
+        memory, ended_with = self._memory, self._ended_with
+        if ended_with is None or not averages.is_better(
+            memory.judge, memory.best, ended_with
+        ):
+            return
+        averages.assign(self.model.weights, memory.best_weights)
+        self.say(
+            f"The averaged weights of epoch {memory.best_epoch} are better on "
+            f"the validation data (val_{memory.judge} {memory.best:.4f}, at "
+            f"the end {ended_with:.4f}): the model has these."
+        )
 
     def _explain_stop(
         self, optimizer: HybridOptimizer, ran: int, stopped: bool
@@ -409,67 +412,34 @@ class Memory:
     def forget(self) -> None:
         """Begins anew."""
         self.average = averages.RunningAverage()
-        self.best = math.inf
+        self.judge = "loss"
+        self.best = math.nan
         self.best_epoch = 0
-        self.best_losses = np.zeros(0)
-        self.best_state: list[np.ndarray] = []
-        self.last_losses = np.zeros(0)
-        self.goes_back = False
+        self.best_weights: list[np.ndarray] = []
 
     @property
     def epochs(self) -> int:
         """Epochs that were averaged."""
         return self.average.epochs
 
-    def compare(self, model: Any, losses: np.ndarray, loss: float) -> None:
-        """Takes the validation of the average; keeps the best one's state.
-
-        Args:
-            model: None where nobody will go back.
-            losses: Of each batch.
-            loss: Of all.
-        """
-        self.last_losses = losses
-        # As the trigger stores it.
-        if model is None or not np.float32(loss) < np.float32(self.best):
-            return
-        self.best, self.best_epoch = loss, self.epochs
-        self.best_losses = losses
-        self.best_state = averages.values_of(_state_of(model))
-
-    def wants_to_go_back(self) -> bool:
-        """Decides it, for the beginning of the next epoch."""
-        self.goes_back = bool(self.best_state) and averages.has_risen(
-            self.best_losses, self.last_losses
-        )
-        return self.goes_back
-
-    def go_back(self, model: Any, optimizer: HybridOptimizer) -> int:
-        """Gives weights and optimizer the best epoch's state.
-
-        Returns:
-            The number of that epoch.
-        """
-        watched = optimizer.epoch_state
-        for variable, value in zip(
-            _state_of(model), self.best_state, strict=True
-        ):
-            variable.assign(value)
-        optimizer.epoch_state = watched
-        self.goes_back = False
-        return self.best_epoch
+    def compare(self, scores: Mapping[str, float]) -> None:
+        """Takes the average's validation, and keeps the weights of the best."""
+        self.judge = averages.judge(scores)
+        value = float(scores[self.judge])
+        first = not self.best_weights and math.isfinite(value)
+        if first or averages.is_better(self.judge, value, self.best):
+            self.best, self.best_epoch = value, self.epochs
+            self.best_weights = [np.array(w) for w in self.average.values]
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Returns arrays by name."""
-        counts = [self.epochs, self.best, self.best_epoch, self.goes_back]
         state = {
-            "counts": np.array(counts, "float64"),
-            "best_losses": self.best_losses,
-            "last_losses": self.last_losses,
+            "judge": np.frombuffer(self.judge.encode(), "uint8"),
+            "counts": np.array([self.epochs, self.best, self.best_epoch]),
         }
         for kind, arrays in (
             ("average", self.average.values),
-            ("best", self.best_state),
+            ("best", self.best_weights),
         ):
             for i, array in enumerate(arrays):
                 state[f"{kind}_{i}"] = array
@@ -480,15 +450,11 @@ class Memory:
         self.forget()
         if "counts" not in state:
             return
-        epochs, self.best, best_epoch, goes_back = (
-            float(x) for x in state["counts"]
-        )
+        epochs, self.best, best_epoch = (float(x) for x in state["counts"])
         self.average.epochs, self.best_epoch = int(epochs), int(best_epoch)
-        self.goes_back = bool(goes_back)
-        self.best_losses = state["best_losses"]
-        self.last_losses = state["last_losses"]
+        self.judge = state["judge"].tobytes().decode()
         self.average.values = _listed(state, "average")
-        self.best_state = _listed(state, "best")
+        self.best_weights = _listed(state, "best")
 
 
 def _listed(state: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
@@ -496,10 +462,6 @@ def _listed(state: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
     while f"{kind}_{len(found)}" in state:
         found.append(state[f"{kind}_{len(found)}"])
     return found
-
-
-def _state_of(model: Any) -> list[Any]:
-    return [*model.weights, *hybrid_optimizer(model).variables]
 
 
 def _monitors_average(trigger: EpochTrigger | None) -> bool:

@@ -1,5 +1,6 @@
 """Runs, comparisons, records and snapshots; the command line."""
 
+import inspect
 import json
 import math
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from keras_hybrid import cli, snapshot
-from keras_hybrid.study import architectures, arms, datasets, protocol
+from keras_hybrid.study import architectures, arms, datasets, protocol, report
 from keras_hybrid.study.record import DamagedRecord, Run
 
 
@@ -302,6 +303,7 @@ def test_command_line_compares_reports_and_resumes(tiny, tmp_path, capsys):
         "compare",
         *("--architecture", "linear", "--epochs", "2", "--seeds", "1"),
         *("--batch-size", "16", "--output", str(tmp_path / "out")),
+        *("--arms", "adam,sgd,control,hybrid"),
     ]
     assert cli.main(arguments) == 0
     out = capsys.readouterr().out
@@ -385,3 +387,48 @@ def test_a_batch_that_the_images_do_not_fill_is_an_error(tmp_path):
         protocol.train(
             tiny_data(), "linear", protocol.ARMS["sgd"], 0, 2, tmp_path, 5000
         )
+
+
+def test_the_command_s_defaults_are_the_function_s():
+    options = cli._parser().parse_args(["compare"])
+    defaults = inspect.signature(protocol.compare).parameters
+    for name in ("dataset", "architecture", "epochs", "seeds", "batch_size"):
+        assert getattr(options, name) == defaults[name].default
+    assert tuple(options.arms.split(",")) == defaults["arms"].default
+
+
+@pytest.mark.parametrize("name", ["adam_stop", "adam_ema", "until_done"])
+def test_an_arm_may_end_itself(name, tmp_path, monkeypatch):
+    # Labels at random: the validation loss soon rises.
+    data = datasets.with_noise(tiny_data(), 0.9)
+    monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
+    monkeypatch.setattr("keras_hybrid.study.arms._PATIENCE", 1)
+    monkeypatch.setattr("keras_hybrid.until_done.PATIENCE", 1)
+    (run,) = protocol.compare(
+        architecture="mlp",
+        epochs=40,
+        seeds=1,
+        arms=[name],
+        output=tmp_path,
+        batch_size=16,
+    )
+    assert run.status == "finished"
+    assert len(run.history["loss"]) < 40
+    if name == "until_done":
+        assert run.switch_step is not None
+        assert run.history["cooldown"][-1] == 0
+        # Random labels are learnt by heart: the average's best may be better.
+        seen = [x for x in run.history["averaged_val_accuracy"] if x == x]
+        end = run.history["val_accuracy"][-1]
+        assert run.final_val_accuracy == max(end, *seen)
+    else:
+        # What EarlyStopping restores.
+        best = int(np.argmin(run.history["val_loss"]))
+        assert run.final_val_accuracy == run.history["val_accuracy"][best]
+    (row,) = report.summary([run])
+    assert row.epochs_used == len(run.history["loss"])
+    assert row.seconds_used == run.history["seconds"][-1]
+    # After its end a run has what it ended with.
+    values = run.history["val_accuracy"]
+    rest = [run.final_val_accuracy] * (40 - len(values))
+    assert row.area_under_curve == pytest.approx(np.mean([*values, *rest]))

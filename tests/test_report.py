@@ -242,6 +242,8 @@ def test_numbers_in_the_markdown_table():
     assert entry["Minus control"].startswith(r"+8.00 \[+7.")
     assert entry["Minus best baseline"].startswith(r"+10.00 \[+9.")
     assert entry["Test loss"] == r"0.2500 \[0.2500, 0.2500\]"
+    assert entry["Epochs used"] == "3.0"
+    assert entry["Seconds used"] == "30.0"
     assert entry["Epochs to target"] == "2 (3 of 3)"
     assert entry["Seconds to target"] == "20.0"
     assert entry["Gap, points"] == r"30.00 \[27.52, 32.48\]"
@@ -257,8 +259,7 @@ def test_terminal_table_keeps_names_and_numbers(width):
     print_table(summary(study()), Console(file=stream, width=width))
     text = stream.getvalue()
     assert all(len(line) <= width for line in text.splitlines())
-    # 30.00 is the gap.
-    for part in ("Hybrid", "70.00", "+8.00", "30.00", "mnist-5k"):
+    for part in ("Hybrid", "70.00", "+8.00", "used", "mnist-5k"):
         assert part in text
 
 

@@ -191,6 +191,9 @@ def _ending(
     return Arm(name, label, role, make, control=control, callbacks=callbacks)
 
 
+_PATIENCE = 5
+
+
 def _early_stopping(patience: int) -> Any:
     return keras.callbacks.EarlyStopping(
         patience=patience, restore_best_weights=True
@@ -207,7 +210,7 @@ def _reduced() -> list[Any]:
 def _swapped() -> list[Any]:
     # At an epoch's end too, so that EarlyStopping restores the average.
     swap = keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    return [swap, _early_stopping(5)]
+    return [swap, _early_stopping(_PATIENCE)]
 
 
 def _until_done() -> list[Any]:
@@ -224,7 +227,9 @@ CEILING = _named(
     (
         _ending("adam_constant", "Adam, constant, all epochs", None),
         _ending(
-            "adam_stop", "Adam, EarlyStopping", lambda: [_early_stopping(5)]
+            "adam_stop",
+            "Adam, EarlyStopping",
+            lambda: [_early_stopping(_PATIENCE)],
         ),
         _ending(
             "adam_reduce", "Adam, ReduceLROnPlateau, EarlyStopping", _reduced
@@ -232,7 +237,7 @@ CEILING = _named(
         _ending(
             "schedule_free",
             "ScheduleFreeAdamW, EarlyStopping",
-            lambda: [_early_stopping(5)],
+            lambda: [_early_stopping(_PATIENCE)],
             keras.optimizers.ScheduleFreeAdamW,
         ),
         _ending(

@@ -239,9 +239,7 @@ class _Piece:
                 read_test=False,
             )
             finished = record.status == "finished"
-            scores[place] = (
-                record.history["val_accuracy"][-1] if finished else -math.inf
-            )
+            scores[place] = record.final_val_accuracy if finished else -math.inf
         best = tuning.best_place(scores)
         return Tuned(tuning.learning_rate(best), len(scores))
 

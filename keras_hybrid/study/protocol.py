@@ -366,7 +366,14 @@ def train_to(
             verbose=0,
         )
     diverged = watch.diverged
-    test_loss = test_accuracy = None
+    test_loss = test_accuracy = val_accuracy = None
+    if arm.callbacks is not None and not diverged:
+        # A callback may have restored other weights than the last epoch's.
+        val_accuracy = model.evaluate(
+            datasets.evaluation_pipeline(data, "validation"),
+            verbose=0,
+            return_dict=True,
+        )["accuracy"]
     if read_test and not diverged:
         scores = model.evaluate(
             datasets.evaluation_pipeline(data, "test"),
@@ -388,6 +395,7 @@ def train_to(
         steps_per_epoch=budget.steps_per_epoch,
         test_loss=test_loss,
         test_accuracy=test_accuracy,
+        val_accuracy=val_accuracy,
     )
     run.save(path)
     kept.unlink(missing_ok=True)
@@ -437,8 +445,8 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
 
 def compare(
     dataset: str = "mnist-5k",
-    architecture: str = "cnn",
-    epochs: int = 8,
+    architecture: str = "mlp",
+    epochs: int = 40,
     seeds: int = 3,
     arms: Sequence[str] = DEFAULT_ARMS,
     output: str | Path = "compare-results",
@@ -451,7 +459,8 @@ def compare(
     Args:
         dataset: Name of a data set (`datasets.load`).
         architecture: Name of an architecture (`architectures.build`).
-        epochs: Budget of each run, at least 2.
+        epochs: Budget of each run, at least 2; a ceiling for those that end
+            themselves.
         seeds: Number of seeds, 0 to seeds - 1, the same in every arm.
         arms: Names from `ARMS`.
         output: Folder of the records, one JSON a run.

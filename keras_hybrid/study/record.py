@@ -50,6 +50,8 @@ class Run:
         steps_per_epoch: Updates in an epoch.
         test_loss: Loss on the test split at the end, None if diverged.
         test_accuracy: Likewise, a fraction.
+        val_accuracy: On the validation split, of the weights that it ended
+            with; None: they are those of the last epoch.
     """
 
     dataset: str
@@ -65,6 +67,14 @@ class Run:
     steps_per_epoch: int
     test_loss: float | None
     test_accuracy: float | None
+    val_accuracy: float | None = None
+
+    @property
+    def final_val_accuracy(self) -> float:
+        """The validation accuracy of the weights that it ended with."""
+        if self.val_accuracy is not None:
+            return self.val_accuracy
+        return self.history["val_accuracy"][-1]
 
     @property
     def switch_epoch(self) -> float | None:
@@ -86,6 +96,7 @@ class Run:
         """
         try:
             content = files.read_json(path, FORMAT, "run record")
+            content.setdefault("val_accuracy", None)  # Older ones have none.
             names = {field.name for field in dataclasses.fields(cls)}
             files.check_fields(path, content, names)
             history = files.history_of(path, content.pop("history"))

@@ -8,9 +8,10 @@ be asked afterwards where it would have landed.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,10 +37,9 @@ class Curve(NamedTuple):
         share: Of the cool-down.
         learning_rate: Of the constant phase.
         history: Lists with an entry an epoch of the constant phase: loss,
-            accuracy, val_loss, val_accuracy, averaged_val_loss,
-            averaged_val_accuracy.
-        batch_losses: A list an epoch: the averaged weights' validation loss on
-            each batch.
+            accuracy, val_loss, val_accuracy, and of the averaged weights
+            averaged_val_loss, averaged_val_accuracy, averaged_test_loss,
+            averaged_test_accuracy.
         switches: Epochs from whose end there is a cool-down.
         val_accuracy: At the end of each of these.
         test_accuracy: Likewise.
@@ -52,7 +52,6 @@ class Curve(NamedTuple):
     share: float
     learning_rate: float
     history: Mapping[str, list[float]]
-    batch_losses: list[list[float]]
     switches: list[int]
     val_accuracy: list[float]
     test_accuracy: list[float]
@@ -110,9 +109,11 @@ def measure(
     test = datasets.evaluation_pipeline(data, "test").cache()
     average = averages.RunningAverage()
     history: dict[str, list[float]] = {}
-    batch_losses: list[list[float]] = []
     results: dict[str, list[float]] = {"val_accuracy": [], "test_accuracy": []}
     variables = [*model.variables, *optimizer.variables]
+
+    def scores_on(split: Any) -> dict[str, float]:
+        return model.evaluate(split, verbose=0, return_dict=True)
 
     def note(scores: Mapping[str, float], prefix: str) -> None:
         for name, value in scores.items():
@@ -124,13 +125,11 @@ def measure(
         )
         fitted = model.fit(pipeline, steps_per_epoch=steps, verbose=0)
         note({k: v[-1] for k, v in fitted.history.items()}, "")
-        scores, _ = averages.losses_of(model, validation)
-        note(scores, "val_")
+        note(scores_on(validation), "val_")
         average.update(averages.values_of(model.weights))
         with averages.in_place(model, average.values):
-            scores, losses = averages.losses_of(model, validation)
-        note(scores, "averaged_val_")
-        batch_losses.append([float(x) for x in losses])
+            note(scores_on(validation), "averaged_val_")
+            note(scores_on(test), "averaged_test_")
         if epoch + 1 not in switches:
             continue
         kept = [v.numpy() for v in variables]
@@ -146,8 +145,8 @@ def measure(
             verbose=0,
         )
         for kind, split in (("val", validation), ("test", test)):
-            scores = model.evaluate(split, verbose=0, return_dict=True)
-            results[f"{kind}_accuracy"].append(float(scores["accuracy"]))
+            accuracy = float(scores_on(split)["accuracy"])
+            results[f"{kind}_accuracy"].append(accuracy)
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
     return Curve(
@@ -157,7 +156,6 @@ def measure(
         share=SHARE,
         learning_rate=learning_rate,
         history=history,
-        batch_losses=batch_losses,
         switches=list(switches),
         versions=versions(),
         **results,
@@ -187,58 +185,59 @@ class Landing(NamedTuple):
         fired: The epoch after which it fires, or the latest.
         switched: The epoch from whose end the cool-down starts.
         epochs: Trained in all.
+        accuracy: Of the weights that it ends with, a fraction.
     """
 
     fired: int
     switched: int
     epochs: float
+    accuracy: float
 
 
-# Best epoch, last epoch, curve -> whether to go back.
-Back = Callable[[int, int, Curve], bool]
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """When to switch, from which epoch's state, and which weights to keep.
 
+    Attributes:
+        trigger: Makes the trigger.
+        back: None: the cool-down starts where the trigger fires. A float: it
+            starts from the metric's best epoch if the metric has since become
+            worse by this share of it.
+        keeps: Whether the average's best weights, by validation accuracy, are
+            kept where they are better than those the cool-down ends with.
+    """
 
-def never(best: int, last: int, curve: Curve) -> bool:
-    """Does not go back."""
-    return False
+    trigger: Callable[[], EpochTrigger]
+    back: float | None = None
+    keeps: bool = False
 
-
-def always(best: int, last: int, curve: Curve) -> bool:
-    """Goes back whenever there is a better epoch."""
-    return best < last
-
-
-def risen(rise: float, errors: float) -> Back:
-    """Goes back where the averaged loss has risen (`averages.has_risen`)."""
-
-    def back(best: int, last: int, curve: Curve) -> bool:
-        return averages.has_risen(
-            np.array(curve.batch_losses[best - 1]),
-            np.array(curve.batch_losses[last - 1]),
-            rise,
-            errors,
-        )
-
-    return back
-
-
-def land(curve: Curve, trigger: EpochTrigger, back: Back = never) -> Landing:
-    """Asks a trigger, epoch by epoch."""
-    trigger.reset()
-    monitor = trigger.monitors()[0]
-    values = curve.history[monitor]
-    fired = curve.latest
-    for epoch in range(1, curve.latest + 1):
-        logs = {name: v[epoch - 1] for name, v in curve.history.items()}
-        if trigger.check(epoch - 1, logs):
-            fired = epoch
-            break
-    switched = fired
-    if fired < curve.latest:
-        best = int(np.argmin(values[:fired])) + 1
-        if back(best, fired, curve):
-            switched = best
-    return Landing(fired, switched, fired + curve.share * switched)
+    def land(self, curve: Curve, kind: str) -> Landing:
+        """Asks the trigger, epoch by epoch."""
+        trigger = self.trigger()
+        trigger.reset()
+        fired, was_asked = curve.latest, False
+        for epoch in range(1, curve.latest + 1):
+            logs = {name: v[epoch - 1] for name, v in curve.history.items()}
+            if trigger.check(epoch - 1, logs):
+                fired, was_asked = epoch, True
+                break
+        switched = fired
+        values = np.array(curve.history[trigger.monitors()[0]][:fired])
+        if trigger.monitors()[0].endswith("accuracy"):
+            values = -values
+        best = int(np.argmin(values))
+        if self.back is not None and was_asked:
+            worse = values[-1] - values[best]
+            if worse > self.back * abs(values[best]):
+                switched = best + 1
+        accuracy = curve.final(switched, kind)
+        if self.keeps:
+            seen = np.array(curve.history["averaged_val_accuracy"][:fired])
+            if seen.max() > curve.final(switched):
+                kept = curve.history[f"averaged_{kind}"]
+                accuracy = kept[int(np.argmax(seen))]
+        epochs = fired + curve.share * switched
+        return Landing(fired, switched, epochs, accuracy)
 
 
 class Smoothed(Plateau):
@@ -272,68 +271,53 @@ class Growing(Plateau):
         return self.waited >= max(self.patience, best_at / 2)
 
 
-AVERAGED = "averaged_val_loss"
-RULES: dict[str, tuple[Callable[[], EpochTrigger], Back]] = {
-    "averaged, patience 3, back if risen": (
-        lambda: Plateau(AVERAGED, 3),
-        risen(averages.RISE, averages.ERRORS),
+def _plateau(monitor: str, patience: int) -> Callable[[], EpochTrigger]:
+    return lambda: Plateau(monitor, patience)
+
+
+_LOSS, _ACCURACY = "averaged_val_loss", "averaged_val_accuracy"
+DEFAULT = "averaged loss, patience 3, keeps the better"
+RULES = {
+    DEFAULT: Rule(_plateau(_LOSS, 3), keeps=True),
+    "averaged loss, patience 2, keeps the better": Rule(
+        _plateau(_LOSS, 2), keeps=True
     ),
-    **{
-        f"averaged, patience 3, back if risen {rise:.1%}, {errors:g} errors": (
-            lambda: Plateau(AVERAGED, 3),
-            risen(rise, errors),
-        )
-        for rise, errors in (
-            (0.0, 2.0),
-            (0.0, 3.0),
-            (0.01, 0.0),
-            (0.02, 0.0),
-            (0.02, 3.0),
-            (0.05, 0.0),
-        )
-    },
-    "averaged, patience 3, always back": (lambda: Plateau(AVERAGED, 3), always),
-    "averaged, patience 3": (lambda: Plateau(AVERAGED, 3), never),
-    "averaged, patience 2, back if risen": (
-        lambda: Plateau(AVERAGED, 2),
-        risen(averages.RISE, averages.ERRORS),
+    "averaged loss, patience 5, keeps the better": Rule(
+        _plateau(_LOSS, 5), keeps=True
     ),
-    "averaged, patience 5, back if risen": (
-        lambda: Plateau(AVERAGED, 5),
-        risen(averages.RISE, averages.ERRORS),
+    "averaged accuracy, patience 3, keeps the better": Rule(
+        _plateau(_ACCURACY, 3), keeps=True
     ),
-    "averaged, growing patience, back if risen": (
-        lambda: Growing(AVERAGED, 2),
-        risen(averages.RISE, averages.ERRORS),
+    "averaged loss, growing patience, keeps the better": Rule(
+        lambda: Growing(_LOSS, 2), keeps=True
     ),
-    "raw loss, patience 2": (lambda: Plateau("val_loss", 2), never),
-    "raw loss, patience 3": (lambda: Plateau("val_loss", 3), never),
-    "raw loss, patience 3, always back": (
-        lambda: Plateau("val_loss", 3),
-        always,
+    "loss, patience 3, keeps the better": Rule(
+        _plateau("val_loss", 3), keeps=True
     ),
-    "raw loss, patience 5": (lambda: Plateau("val_loss", 5), never),
-    "raw loss, patience 5, always back": (
-        lambda: Plateau("val_loss", 5),
-        always,
+    "averaged loss, patience 3": Rule(_plateau(_LOSS, 3)),
+    "averaged loss, patience 3, back if risen by 2 %": Rule(
+        _plateau(_LOSS, 3), 0.02
     ),
-    "raw loss, growing patience": (lambda: Growing("val_loss", 2), never),
-    "smoothed loss, patience 3": (lambda: Smoothed("val_loss", 3), never),
-    "slope of the loss": (lambda: Slope("val_loss"), never),
-    "slope of the averaged loss": (lambda: Slope(AVERAGED), never),
-    "slope of the training loss": (lambda: Slope("loss"), never),
-    "raw accuracy, patience 3": (lambda: Plateau("val_accuracy", 3), never),
+    "averaged loss, patience 3, back if risen by 2 %, keeps the better": Rule(
+        _plateau(_LOSS, 3), 0.02, keeps=True
+    ),
+    "averaged loss, patience 3, always back": Rule(_plateau(_LOSS, 3), 0.0),
+    "averaged accuracy, patience 3": Rule(_plateau(_ACCURACY, 3)),
+    "loss, patience 2": Rule(_plateau("val_loss", 2)),
+    "loss, patience 3": Rule(_plateau("val_loss", 3)),
+    "loss, patience 3, always back": Rule(_plateau("val_loss", 3), 0.0),
+    "loss, patience 5": Rule(_plateau("val_loss", 5)),
+    "loss, patience 5, always back": Rule(_plateau("val_loss", 5), 0.0),
+    "loss, growing patience": Rule(lambda: Growing("val_loss", 2)),
+    "loss smoothed, patience 3": Rule(lambda: Smoothed("val_loss", 3)),
+    "accuracy, patience 3": Rule(_plateau("val_accuracy", 3)),
+    "slope of the loss": Rule(lambda: Slope("val_loss")),
+    "slope of the averaged loss": Rule(lambda: Slope(_LOSS)),
+    "slope of the training loss": Rule(lambda: Slope("loss")),
 }
 
 
-def regrets(
-    curves: Sequence[Curve], kind: str = "val_accuracy"
-) -> dict[str, list[tuple[Landing, float]]]:
-    """Returns for each rule its landing on each curve, and the points lost."""
-    found: dict[str, list[tuple[Landing, float]]] = {}
-    for name, (make, back) in RULES.items():
-        for curve in curves:
-            landing = land(curve, make(), back)
-            lost = curve.best(kind) - curve.final(landing.switched, kind)
-            found.setdefault(name, []).append((landing, 100 * lost))
-    return found
+def regret(curve: Curve, rule: Rule, kind: str) -> tuple[Landing, float]:
+    """Returns where the rule lands, and what it loses, in points."""
+    landing = rule.land(curve, kind)
+    return landing, 100 * (curve.best(kind) - landing.accuracy)

@@ -66,7 +66,10 @@ NOTES = (
     "reported; in brackets the trainings it took (0: that of another arm).",
     "Gap: final training accuracy minus test accuracy; the training accuracy "
     "is what fit logged, under dropout and augmentation where there are any.",
-    "Curve mean: validation accuracy, averaged over the epochs.",
+    "Epochs and seconds used: means. A run that ends itself uses fewer than "
+    "there are.",
+    "Curve mean: validation accuracy, averaged over the epochs; of a run that "
+    "ended itself, the epochs after its end have its final one.",
     "Version: of keras_hybrid, that made the runs.",
 )
 # Name in the history -> title, axis, whether logarithmic.
@@ -710,16 +713,22 @@ COLUMNS = (
     ),
     Column("p", lambda row: p_text(row.against_baseline)),
     Column("Test loss", lambda row: _interval_text(row.test_loss, 4)),
+    Column(
+        "Epochs used", lambda row: _number(row.epochs_used, 1), in_terminal=True
+    ),
+    Column(
+        "Seconds used",
+        lambda row: _number(row.seconds_used, 1),
+        in_terminal=True,
+    ),
     Column("Epochs to target", _epochs_to_target, in_terminal=True),
     Column(
         "Seconds to target",
         lambda row: _number(row.seconds_to_target, 1),
-        in_terminal=True,
     ),
     Column(
         "Gap, points",
         lambda row: _interval_text(_percent(row.generalization_gap), 2),
-        in_terminal=True,
     ),
     Column(
         "Curve mean, %",

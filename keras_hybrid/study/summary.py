@@ -28,7 +28,10 @@ from keras_hybrid.study.statistics import (
 ROLES = ("baseline", "control", "hybrid")
 CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
 # What the arms of a cell must share.
-_SHARED = ("batch_size", "images", "augmented", *LATER)
+_SHARED = (
+    *("batch_size", "images", "augmented"),
+    *(name for name in LATER if name != "callbacks"),
+)
 # The folder of `trace.Trace`s beside the records of a cell.
 TRACES = "traces"
 # Its name in a record's versions.
@@ -104,7 +107,9 @@ class Row:
         is_best_baseline: Whether this is the cell's best baseline.
         test_accuracy: Fraction; None if every seed diverged.
         train_accuracy: What fit logged in the last epoch, mean, a fraction.
-        val_accuracy: Of the last epoch, mean, a fraction.
+        val_accuracy: Of the final weights, mean, a fraction.
+        epochs_used: Mean.
+        seconds_used: Mean, of training.
         test_loss: None also where a finished seed has no finite loss.
         area_under_curve: Mean validation accuracy over the epochs, a fraction.
         generalization_gap: Final training accuracy minus test accuracy.
@@ -135,6 +140,8 @@ class Row:
     test_accuracy: Interval | None
     train_accuracy: float | None
     val_accuracy: float | None
+    epochs_used: float | None
+    seconds_used: float | None
     test_loss: Interval | None
     area_under_curve: float | None
     generalization_gap: Interval | None
@@ -382,7 +389,7 @@ def _best(arms: dict[str, list[Run]], role: str) -> str | None:
         for arm, runs in arms.items()
         if runs[0].configuration["role"] == role
         and runs[0].configuration.get("share", 1) == 1
-        and (last := _last(_finished(runs), "val_accuracy")) is not None
+        and (last := _final(_finished(runs))) is not None
     }
     return max(final, key=final.__getitem__, default=None)
 
@@ -394,15 +401,28 @@ def _last(finished: Sequence[Run], name: str) -> float | None:
     return float(np.mean([run.history[name][-1] for run in finished]))
 
 
+def _final(finished: Sequence[Run]) -> float | None:
+    """Mean over the finished seeds of the final validation accuracy."""
+    return _mean([run.final_val_accuracy for run in finished])
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _to_the_end(run: Run) -> list[float]:
+    """Validation accuracies; after a run's own end, its final one."""
+    values = list(run.history["val_accuracy"])
+    if not run.configuration.get("callbacks"):
+        return values
+    return values + [run.final_val_accuracy] * (run.epochs - len(values))
+
+
 def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
     arms = arms_of(of_cell)
     baseline = _best(arms, "baseline")
     control = _best(arms, "control")
-    target = (
-        None
-        if baseline is None
-        else _last(_finished(arms[baseline]), "val_accuracy")
-    )
+    target = None if baseline is None else _final(_finished(arms[baseline]))
     rows = [
         _row(
             cell,
@@ -441,7 +461,7 @@ def _row(
             seconds.append(seconds_to_target(run, target))
     losses = [run.test_loss for run in finished]
     has_losses = all(x is not None and math.isfinite(x) for x in losses)
-    areas = [area_under_curve(run.history["val_accuracy"]) for run in finished]
+    areas = [area_under_curve(_to_the_end(run)) for run in finished]
     return Row(
         cell=cell,
         arm=arm,
@@ -455,7 +475,9 @@ def _row(
         is_best_baseline=arm == baseline,
         test_accuracy=_interval([run.test_accuracy for run in finished]),
         train_accuracy=_last(finished, "accuracy"),
-        val_accuracy=_last(finished, "val_accuracy"),
+        val_accuracy=_final(finished),
+        epochs_used=_mean([len(run.history["loss"]) for run in finished]),
+        seconds_used=_mean([run.history["seconds"][-1] for run in finished]),
         test_loss=_interval(losses if has_losses else []),
         area_under_curve=float(np.mean(areas)) if areas else None,
         generalization_gap=_interval(
