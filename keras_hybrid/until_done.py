@@ -262,10 +262,12 @@ class TrainUntilDone(SwitchCallback):
                 if self._validated
                 else Slope("loss")
             )
-        if hybrid_optimizer(self.model).has_switched:
-            return {}
         if not _monitors_average(self.trigger) or not validated:
             return {}
+        if hybrid_optimizer(self.model).has_switched:
+            # So that all lists of the History stay equally long.
+            names = [name for name in logs if name.startswith("val_")]
+            return {AVERAGED + name: math.nan for name in names}
         memory = self._memory
         memory.average.update(averages.values_of(self.model.weights))
         with averages.in_place(self.model, memory.average.values):
