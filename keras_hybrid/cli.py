@@ -105,7 +105,10 @@ def _parser() -> argparse.ArgumentParser:
         default="all",
         help="names of cells, separated by commas, such as mnist-good-fit; or "
         "all, the nine of the study, which leaves out those that are untuned "
-        "(mnist-best; cifar10-best, -regularized, -long and -longer)",
+        "(mnist-best; cifar10-best, -regularized, -long and -longer) and those "
+        "where epochs are a ceiling (mnist-good-fit-ceiling, and with the "
+        "libraries' own learning rates mnist-good-fit-defaults; of each cell "
+        "and of mnist-noisy)",
     )
     study.add_argument(
         "--arms",

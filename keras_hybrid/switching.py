@@ -156,6 +156,10 @@ class SwitchCallback(keras.callbacks.Callback):
     ) -> None:
         """Takes an epoch's logs before the trigger is asked."""
 
+    def decides(self) -> bool:
+        """Whether it decides when to switch."""
+        return self.trigger is not None
+
     def companion(self) -> Companion | None:
         """What is saved beside the optimizer's state."""
         return None
@@ -227,13 +231,13 @@ class SwitchCallback(keras.callbacks.Callback):
                 "Received: steps_per_epoch=None, epochs=1"
             )
         # One dictionary for all callbacks of this fit.
-        if self.trigger is not None and self is not self.params.setdefault(
+        if self.decides() and self is not self.params.setdefault(
             "switch_callback", self
         ):
             raise ValueError(
-                "`callbacks` may have only one SwitchCallback with a trigger: "
-                "compose triggers with `|` or `&`. Received: another one with "
-                f"{self.trigger!r}"
+                "`callbacks` may have only one SwitchCallback with a trigger, "
+                "or one TrainUntilDone: compose triggers with `|` or `&`. "
+                f"Received: another one with {self.trigger!r}"
             )
         self._horizon = Horizon(self.params, self.model)
         self._earlier_epochs = 0

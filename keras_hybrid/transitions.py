@@ -279,8 +279,8 @@ class Cooldown:
         )
         if steps is not None and share is not None:
             raise ValueError(
-                "`steps` and `share` are two ways to say how long a cool-down "
-                f"is: give one. Received: steps={steps}, share={share}"
+                "`share` must be None where `steps` says how long the "
+                f"cool-down is ({steps} updates). Received: share={share!r}"
             )
         self.final = checks.number("final", final, low=0, high=1)
 

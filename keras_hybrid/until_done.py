@@ -160,6 +160,10 @@ class TrainUntilDone(SwitchCallback):
             self._of = optimizer
         super().set_model(model)
 
+    def decides(self) -> bool:
+        """Whether it decides when to switch: it does."""
+        return True
+
     def companion(self) -> Memory:
         """The average, and the best so far."""
         return self._memory

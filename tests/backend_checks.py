@@ -19,6 +19,7 @@ from keras_hybrid import (
     DivergenceGuard,
     HybridOptimizer,
     SwitchCallback,
+    TrainUntilDone,
     presets,
 )
 from keras_hybrid.transitions import Blend, Cooldown, Hard
@@ -26,6 +27,7 @@ from keras_hybrid.triggers import (
     AtEpoch,
     AtStep,
     GradientSignalToNoise,
+    Plateau,
     ProjectionConverged,
 )
 from keras_hybrid.versions import versions
@@ -333,6 +335,58 @@ def test_switches_between_batches_and_goes_back():
     assert model.optimizer.sgd_fraction == 0
     adaptive = int(model.optimizer._adaptive_steps.numpy()[0])
     assert adaptive == SWITCH + EPOCHS * BATCHES - 3
+
+
+def until_done(trigger):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(24, 3)).astype("float32")
+    y = x[:, :1] + rng.normal(size=(24, 1)).astype("float32")
+    keras.utils.set_random_seed(2)
+    model = keras.Sequential(
+        [
+            keras.Input((3,)),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(HybridOptimizer(0.05), "mse")
+    callback = TrainUntilDone(trigger, verbose=0)
+    history = model.fit(
+        x[:16],
+        y[:16],
+        batch_size=4,
+        epochs=60,
+        shuffle=False,
+        validation_data=(x[16:], y[16:]),
+        callbacks=[callback],
+        verbose=0,
+    ).history
+    return model.optimizer, callback, history
+
+
+def test_trains_until_done():
+    optimizer, callback, history = until_done(None)
+    assert callback.done
+    assert len(history["loss"]) < 60
+    averaged = np.array(history["averaged_val_loss"])
+    constant = averaged[np.isfinite(averaged)]
+    # Three epochs without a new best; of two epochs, the average is no end's.
+    assert optimizer.switch_step == 4 * len(constant)
+    assert constant.argmin() == len(constant) - 4
+    assert constant[0] == pytest.approx(history["val_loss"][0], rel=1e-5)
+    assert constant[1] != history["val_loss"][1]
+    end = optimizer.switch_step + round(optimizer.switch_step / 2)
+    assert optimizer.updates_made == end
+    assert optimizer.cooldown_factor == 0
+
+
+def test_validating_the_average_changes_nothing():
+    never = Plateau("averaged_val_loss", 99)
+    with_average = until_done(AtEpoch(3) | never)[2]
+    without = until_done(AtEpoch(3))[2]
+    assert with_average["loss"] == without["loss"]
+    assert with_average["val_loss"] == without["val_loss"]
 
 
 def test_a_divergence_goes_back_to_the_last_good_state():

@@ -23,6 +23,7 @@ from keras_hybrid.triggers import (
     MetricReached,
     Plateau,
     ProjectionConverged,
+    Slope,
 )
 
 NAN, INF = float("nan"), float("inf")
@@ -85,6 +86,11 @@ ARGUMENTS = [
     (Plateau, {"min_delta": None}, TypeError, "a finite number >= 0"),
     (Plateau, {"mode": "best"}, ValueError, MODES),
     (Plateau, {"mode": None}, ValueError, MODES),
+    (Slope, {"monitor": ""}, ValueError, "not be empty"),
+    (Slope, {"least": 2}, ValueError, INTEGER.format(3)),
+    (Slope, {"least": 25}, ValueError, "at most 24"),
+    (Slope, {"errors": -1}, ValueError, "a finite number >= 0"),
+    (Slope, {"mode": "up"}, ValueError, MODES),
     (GeneralizationGap, {"threshold": NAN}, ValueError, "a finite number"),
     (GeneralizationGap, {"threshold": "0.1"}, TypeError, "a finite number"),
     (
@@ -154,6 +160,10 @@ ARGUMENTS = [
     (Cooldown, {"steps": 0}, ValueError, INTEGER.format(1)),
     (Cooldown, {"steps": 1.5}, TypeError, INTEGER.format(1)),
     (Cooldown, {"steps": False}, TypeError, INTEGER.format(1)),
+    (Cooldown, {"share": 0}, ValueError, POSITIVE),
+    (Cooldown, {"share": INF}, ValueError, POSITIVE),
+    (Cooldown, {"share": "half"}, TypeError, POSITIVE),
+    (Cooldown, {"steps": 3, "share": 0.5}, ValueError, "None where `steps`"),
     (Cooldown, {"final": 1.1}, ValueError, UNIT),
     (Cooldown, {"final": -1}, ValueError, UNIT),
     (Cooldown, {"final": None}, TypeError, UNIT),

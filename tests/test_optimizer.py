@@ -1477,6 +1477,53 @@ def test_revert_goes_on_with_adam():
     assert not optimizer.has_switched and optimizer.sgd_fraction == 0
 
 
+def test_restart_counts_from_there():
+    optimizer = HybridOptimizer(
+        0.01,
+        trigger=AtStep(4),
+        cooldown=Cooldown("linear", share=0.5),
+        jit_compile=False,
+    )
+    variable = keras.Variable(np.ones(3), dtype="float64")
+    factors = []
+
+    def update():
+        optimizer.apply([tf.constant([0.1, -0.2, 0.3], "float64")], [variable])
+        factors.append(optimizer.cooldown_factor)
+
+    for _ in range(7):
+        update()
+    assert optimizer.switch_step == 4
+    assert optimizer.cooldown_end == 6
+    assert factors == [1, 1, 1, 1, 0.5, 0, 0]
+    optimizer.restart()
+    assert not optimizer.has_switched
+    assert optimizer.phase_start == 7
+    for _ in range(6):
+        update()
+    assert optimizer.switch_step == 11
+    assert factors[7:] == [1, 1, 1, 1, 0.5, 0]
+
+
+def test_restart_of_what_starts_as_sgd():
+    optimizer = HybridOptimizer(
+        0.01, trigger=AtStep(0), sgd_scale=2.0, jit_compile=False
+    )
+    variable = keras.Variable(np.ones(3), dtype="float64")
+    gradient = tf.constant([0.1, -0.2, 0.3], "float64")
+    for _ in range(3):
+        optimizer.apply([gradient], [variable])
+    optimizer.restart()
+    assert optimizer.switch_step == 3
+    assert optimizer.sgd_fraction == 1
+    before = variable.numpy()
+    optimizer.apply([gradient], [variable])
+    m = 0.1 * gradient.numpy() * sum(0.9**k for k in range(4))
+    np.testing.assert_allclose(
+        variable.numpy(), before - np.float32(0.01) * 2.0 * m, rtol=1e-6
+    )
+
+
 def test_revert_continues_the_second_moment():
     gradients = random_gradients(9)
     optimizer = HybridOptimizer(0.01, beta_2=0.9, jit_compile=False)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from test_protocol import tiny_data
 
-from keras_hybrid import HybridOptimizer, cli, files, workers
+from keras_hybrid import HybridOptimizer, TrainUntilDone, cli, files, workers
 from keras_hybrid.study import (
     architectures,
     arms,
@@ -31,13 +31,31 @@ from keras_hybrid.study.protocol import Trainer
 from keras_hybrid.study.record import Run
 
 BUDGET = arms.Budget(10, 20)
-EVERY_ARM = {**arms.STUDY, **arms.VARIANTS}
+EVERY_ARM = campaign.known_arms()
 
 
 # ---- Arms -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", EVERY_ARM)
+@pytest.mark.parametrize("name", arms.CEILING)
+def test_arms_of_a_ceiling_begin_at_a_constant_rate(name):
+    arm = arms.CEILING[name]
+    optimizer, trigger = arm.make(BUDGET, 0.25)
+    assert float(optimizer.learning_rate) == 0.25
+    assert trigger is None
+    ends_itself = arm.callbacks is not None
+    assert ends_itself == (name != "adam_constant")
+    if arm.role != "baseline":
+        (callback,) = arm.callbacks()
+        assert isinstance(callback, TrainUntilDone)
+        # A run takes callbacks of its own.
+        assert callback is not arm.callbacks()[0]
+        assert optimizer.transition.end == (arm.role == "hybrid")
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in EVERY_ARM if n not in arms.CEILING]
+)
 def test_every_arm_can_be_made_and_has_its_control(name):
     arm = EVERY_ARM[name]
     optimizer, trigger = arm.make(BUDGET, 0.25)
@@ -168,6 +186,16 @@ def test_cells_cover_data_sets_and_regimes():
         for dataset in ("mnist", "fashion_mnist", "cifar10")
         for regime in cells.REGIMES
     }
+
+
+def test_ceilings_are_twice_what_the_cosine_gets():
+    cell = cells.KNOWN["mnist-noisy"]
+    tuned = cells.KNOWN["mnist-noisy-ceiling"]
+    plain = cells.KNOWN["mnist-noisy-defaults"]
+    assert tuned.epochs == plain.epochs == 2 * cell.epochs
+    assert (tuned.untuned, plain.untuned) == (None, 1.0)
+    assert tuned.arms == arms.DEFAULT_ARMS
+    assert len(cells.UNTIL_DONE) == 2 * 10
 
 
 @pytest.mark.parametrize("name", cells.KNOWN)

@@ -22,6 +22,7 @@ from keras_hybrid.triggers import (
     Plateau,
     ProjectionConverged,
     Signals,
+    Slope,
     StepTrigger,
 )
 
@@ -564,6 +565,49 @@ def test_missing_validation_metric_of_a_gap_is_named():
 def test_missing_metric_in_empty_logs():
     with pytest.raises(ValueError, match="Available: nothing"):
         Plateau().check(0, {})
+
+
+def is_flat(values, least, errors, sign):
+    """Whether the line through the last half does not fall, by polyfit."""
+    window = max(least, math.ceil(len(values) / 2))
+    window = np.array(values[-min(window, 24) :])
+    if len(window) < least:
+        return False
+    (slope, _), covariance = np.polyfit(
+        np.arange(len(window)), window, 1, cov=True
+    )
+    return -sign * slope >= -errors * math.sqrt(covariance[0, 0])
+
+
+@pytest.mark.parametrize("errors", [0.5, 2.0])
+@pytest.mark.parametrize("least", [4, 7])
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_slope(mode, least, errors):
+    rng = np.random.default_rng(least)
+    sign = -1 if mode == "min" else 1
+    falling = np.exp(-np.arange(60) / 8) + 0.03 * rng.normal(size=60)
+    values = [float(np.float32(-sign * x)) for x in falling]
+    expected = [
+        is_flat(values[: e + 1], least, errors, sign)
+        for e in range(len(values))
+    ]
+    assert updates(Slope("x", least, errors, mode), values) == expected
+    assert {*expected} == {False, True}
+
+
+def test_slope_goes_on_from_its_state():
+    values = [float(np.float32(1 / (e + 1))) for e in range(40)]
+    values[30:] = [0.03] * 10
+    whole = updates(Slope(), values)
+    for cut in (2, 11, 33):
+        first, second = Slope(), Slope()
+        held = updates(first, values[:cut])
+        second.set_state([float(np.float32(x)) for x in first.get_state()])
+        assert held + updates(second, values[cut:]) == whole
+
+
+def test_slope_does_not_hold_where_a_value_is_not_finite():
+    assert not any(updates(Slope(least=3), [1.0] * 3 + [math.nan] * 9)[3:])
 
 
 def test_epoch_composites():

@@ -602,5 +602,5 @@ def test_bad_models():
         fit(
             new_model(),
             SwitchCallback(AtEpoch(2)),
-            TrainUntilDone(AtEpoch(3)),
+            TrainUntilDone(),
         )

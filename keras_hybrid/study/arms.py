@@ -246,13 +246,16 @@ CEILING = _named(
             _swapped,
             use_ema=True,
         ),
-        _ending(
-            "until_done_control",
-            "Control: TrainUntilDone, Adam to the end",
-            _until_done,
-            HybridOptimizer,
-            "control",
-            transition=Hard(end=0.0),
+        dataclasses.replace(
+            _ending(
+                "until_done_control",
+                "Control: TrainUntilDone, Adam to the end",
+                _until_done,
+                HybridOptimizer,
+                "control",
+                transition=Hard(end=0.0),
+            ),
+            tuned_as="until_done",
         ),
         _ending(
             "until_done",

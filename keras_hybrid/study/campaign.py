@@ -117,7 +117,7 @@ class Plan(NamedTuple):
 
 def known_arms() -> dict[str, Arm]:
     """All arms by name."""
-    return {**all_arms.STUDY, **all_arms.VARIANTS}
+    return {**all_arms.STUDY, **all_arms.VARIANTS, **all_arms.CEILING}
 
 
 class Tuned(NamedTuple):

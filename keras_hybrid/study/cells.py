@@ -6,6 +6,7 @@ import dataclasses
 from typing import NamedTuple
 
 from keras_hybrid.study import datasets
+from keras_hybrid.study.arms import DEFAULT_ARMS
 
 REGIMES = ("under-fit", "good-fit", "over-fit")
 
@@ -18,7 +19,8 @@ class Cell(NamedTuple):
         regime: One of `REGIMES`; beyond them "best", as accurate as is cheap,
             "regularized", the same with Cutout and smoothed labels, "long",
             that with more epochs, and "longer", with yet more, a larger square
-            and a net that learns faster.
+            and a net that learns faster; "noisy", with wrong labels; and each
+            with "-ceiling" or "-defaults", where epochs are a ceiling.
         architecture: Name of an architecture (`architectures.build`).
         train_size: Number of training images, None for all.
         epochs: The full budget of a run.
@@ -128,4 +130,26 @@ BEST = (
         regime="longer", architecture="resnet_best", epochs=56, cutout=12
     ),
 )
-KNOWN = {**CEILINGS, **{cell.name: cell for cell in BEST}}
+
+
+def _with_ceiling(cell: Cell, untuned: float | None) -> Cell:
+    """A cell for arms that end themselves: twice what the cosine gets."""
+    kind = "ceiling" if untuned is None else "defaults"
+    return cell._replace(
+        regime=f"{cell.regime}-{kind}",
+        epochs=2 * cell.epochs,
+        untuned=untuned,
+        arms=DEFAULT_ARMS,
+    )
+
+
+# Each arm's learning rate tuned, and as the libraries have them.
+UNTIL_DONE = [
+    _with_ceiling(cell, untuned)
+    for untuned in (1.0, None)
+    for cell in CEILINGS.values()
+]
+KNOWN = {
+    **CEILINGS,
+    **{cell.name: cell for cell in (*BEST, *UNTIL_DONE)},
+}

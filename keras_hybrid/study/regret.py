@@ -123,7 +123,9 @@ def measure(
         pipeline, _ = datasets.training_pipeline(
             data, cell.batch_size, seed, epoch, epoch + 1
         )
-        fitted = model.fit(pipeline, steps_per_epoch=steps, verbose=0)
+        fitted = model.fit(
+            pipeline, steps_per_epoch=steps, shuffle=False, verbose=0
+        )
         note({k: v[-1] for k, v in fitted.history.items()}, "")
         note(scores_on(validation), "val_")
         average.update(averages.values_of(model.weights))
@@ -142,6 +144,7 @@ def measure(
         model.fit(
             pipeline.take(length).repeat(),
             steps_per_epoch=length,
+            shuffle=False,
             verbose=0,
         )
         for kind, split in (("val", validation), ("test", test)):

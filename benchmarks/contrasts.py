@@ -1,6 +1,6 @@
-"""The scales of the study against each other and against their controls.
+"""Arms of the study against each other: scales, and trainings that end.
 
-python benchmarks/scale_contrasts.py [FOLDER ...]
+python benchmarks/contrasts.py [FOLDER ...]
 """
 
 import argparse
@@ -29,6 +29,15 @@ PAIRS = (
     ("slots_variable_as_control", "control"),
     ("slots_control", "control"),
     ("hybrid", "control"),
+    # Where epochs are a ceiling.
+    ("until_done", "adam_stop"),
+    ("until_done", "adam_reduce"),
+    ("until_done", "schedule_free"),
+    ("until_done", "adam_ema"),
+    ("until_done", "adam_constant"),
+    ("until_done", "adam"),
+    ("until_done", "sgd"),
+    ("until_done", "until_done_control"),
 )
 
 

@@ -1,0 +1,143 @@
+"""Where rules land on a curve, and what that costs."""
+
+import numpy as np
+import pytest
+
+from keras_hybrid.study import cells, datasets, regret
+from keras_hybrid.triggers import Plateau
+
+
+def curve(**changed):
+    """Ten epochs, of which any may be the switch."""
+    losses = [1.0, 0.8, 0.6, 0.5, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    final = [0.5, 0.6, 0.7, 0.8, 0.8, 0.8, 0.8, 0.5, 0.4, 0.3]
+    averaged = [0.4, 0.5, 0.7, 0.75, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7]
+    history = {
+        "loss": losses,
+        "val_loss": losses,
+        "val_accuracy": averaged,
+        "averaged_val_loss": losses,
+        "averaged_val_accuracy": averaged,
+        "averaged_test_accuracy": [x - 0.01 for x in averaged],
+    }
+    fields = {
+        "cell": "cell",
+        "seed": 0,
+        "ceiling": 15,
+        "share": 0.5,
+        "learning_rate": 1e-3,
+        "history": history,
+        "switches": list(range(1, 11)),
+        "val_accuracy": final,
+        "test_accuracy": [x - 0.1 for x in final],
+        "versions": {},
+    }
+    return regret.Curve(**(fields | changed))
+
+
+def test_a_curve_is_smoothed_over_three_and_interpolated():
+    found = curve()
+    assert found.latest == 10
+    assert found.final(3) == pytest.approx(0.7)
+    assert found.final(1) == pytest.approx((0.5 + 0.5 + 0.6) / 3)
+    assert found.best() == pytest.approx(0.8)
+    assert found.best("test_accuracy") == pytest.approx(0.7)
+    sparse = curve(switches=[1, 3, 5], val_accuracy=[0.5, 0.5, 0.5])
+    assert sparse.final(2) == pytest.approx(0.5)
+
+
+def landing(**options):
+    rule = regret.Rule(lambda: Plateau("averaged_val_loss", 3), **options)
+    return rule.land(curve(), "val_accuracy")
+
+
+def test_a_rule_switches_where_its_trigger_fires():
+    # The best is epoch 5, three epochs later it fires.
+    found = landing()
+    assert (found.fired, found.switched, found.epochs) == (8, 8, 12)
+    assert found.accuracy == pytest.approx((0.8 + 0.5 + 0.4) / 3)
+
+
+def test_a_rule_may_go_back():
+    found = landing(back=0.1)
+    # The epochs to epoch 8 were trained too.
+    assert (found.fired, found.switched, found.epochs) == (8, 5, 10.5)
+    assert found.accuracy == pytest.approx(0.8)
+    assert landing(back=0.8).switched == 8
+
+
+def test_a_rule_may_keep_the_average_s_best():
+    rule = regret.Rule(lambda: Plateau("averaged_val_loss", 3), keeps=True)
+    found = rule.land(curve(), "val_accuracy")
+    assert found.accuracy == 0.75
+    # Chosen by validation, reported of the test split.
+    assert rule.land(curve(), "test_accuracy").accuracy == 0.74
+    _, points = regret.regret(curve(), rule, "val_accuracy")
+    assert points == pytest.approx(100 * (0.8 - 0.75))
+
+
+def test_a_trigger_that_does_not_fire_switches_at_the_latest():
+    rule = regret.Rule(lambda: Plateau("averaged_val_loss", 9), back=0.0)
+    found = rule.land(curve(), "val_accuracy")
+    assert (found.fired, found.switched, found.epochs) == (10, 10, 15)
+
+
+@pytest.mark.parametrize("name", regret.RULES)
+def test_every_rule_lands(name):
+    landing, points = regret.regret(curve(), regret.RULES[name], "val_accuracy")
+    assert 1 <= landing.switched <= landing.fired <= 10
+    assert np.isfinite(points)
+
+
+def test_a_curve_comes_back_from_its_file(tmp_path):
+    path = tmp_path / "curve.json"
+    curve().save(path)
+    assert regret.Curve.load(path) == curve()
+    path.write_text('{"format": 1}')
+    with pytest.raises(ValueError, match="missing or unknown"):
+        regret.Curve.load(path)
+
+
+def test_the_grid_begins_dense_and_ends_at_the_latest():
+    assert regret.grid(4) == [1, 2, 3, 4]
+    found = regret.grid(40)
+    assert found[:12] == list(range(1, 13))
+    assert found[-1] == 40
+    assert len(found) < 25
+
+
+def test_a_measured_curve(monkeypatch):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (160, 6, 6, 1)).astype("uint8")
+    labels = (images[:, 0, 0, 0] > 127).astype("int64")
+    parts = [
+        (images[a:b], labels[a:b]) for a, b in ((0, 96), (96, 128), (128, 160))
+    ]
+    data = datasets.Data("tiny", *parts, classes=2, augmented=False)
+    cell = cells.Cell("tiny", "good-fit", "mlp_small", None, 3, 16)
+    found = regret.measure(cell, data, 0, 6, [1, 3])
+    assert found.switches == [1, 3]
+    assert {len(values) for values in found.history.values()} == {3}
+    again = regret.measure(cell, data, 0, 6, [3])
+    # A cool-down from the first epoch leaves no trace in the constant phase.
+    assert again.history == found.history
+    assert again.val_accuracy == found.val_accuracy[1:]
+    # Of one epoch, the average is its end.
+    assert found.history["averaged_val_loss"][0] == pytest.approx(
+        found.history["val_loss"][0], rel=1e-6
+    )
+
+
+def test_random_labels_are_a_share_and_the_same_each_time():
+    labels = np.zeros(4000, "int64")
+    images = np.zeros((4000, 2, 2, 1), "uint8")
+    part = images[:10], labels[:10]
+    data = datasets.Data("x", (images, labels), part, part, 10, False)
+    noisy = datasets.with_noise(data, 0.3)
+    # A tenth of those drawn is the class that it was.
+    assert (noisy.train[1] != 0).mean() == pytest.approx(0.27, abs=0.02)
+    assert noisy.label_noise == 0.3
+    assert noisy.validation is data.validation
+    again = datasets.with_noise(data, 0.3)
+    np.testing.assert_array_equal(noisy.train[1], again.train[1])
+    assert datasets.with_noise(data, 0.0) is data
