@@ -13,8 +13,6 @@ curve minus where it landed, in points of accuracy.
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from keras_hybrid.study import cells, regret
 
 FOLDER = Path(__file__).parents[1] / "results" / "regret"
@@ -44,28 +42,8 @@ def main() -> None:
             of_cell.setdefault(name, []).append(regret.Curve.load(path))
             print(path.name, flush=True)
     for kind in ("val_accuracy", "test_accuracy"):
-        print(f"\nRegret in points of {kind}, switch epoch / epochs trained\n")
-        print(_table(of_cell, kind))
-
-
-def _table(of_cell: dict[str, list[regret.Curve]], kind: str) -> str:
-    """A line a rule: of each cell the mean; then their mean and worst."""
-    lines = [["rule", *of_cell, "mean", "worst"]]
-    lines.append(["---"] * len(lines[0]))
-    for name, rule in regret.RULES.items():
-        texts, lost = [], []
-        for curves in of_cell.values():
-            landings, points = zip(
-                *(regret.regret(curve, rule, kind) for curve in curves),
-                strict=True,
-            )
-            lost.append(np.mean(points))
-            at = np.mean([landing.switched for landing in landings])
-            used = np.mean([landing.epochs for landing in landings])
-            texts.append(f"{lost[-1]:.2f}, {at:.0f} / {used:.0f}")
-        texts += [f"{np.mean(lost):.2f}", f"{max(lost):.2f}"]
-        lines.append([name, *texts])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        print(f"\nRegret in points of {kind}: switch epoch / epochs trained\n")
+        print(regret.markdown(of_cell, kind))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--epochs",
         type=int,
-        default=40,
+        default=30,
         help="budget of each run; a ceiling for those that end themselves",
     )
     compare.add_argument(

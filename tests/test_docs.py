@@ -19,8 +19,9 @@ import pytest
 
 import keras_hybrid
 from keras_hybrid import cli
-from keras_hybrid.study import arms, glance, report
+from keras_hybrid.study import arms, glance, regret, report
 from keras_hybrid.study.record import Run
+from keras_hybrid.study.summary import load_runs, summary
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -248,3 +249,31 @@ def test_examples_of_several_devices_run(name, tmp_path):
     ends = [x for x in process.stdout.splitlines() if "SGD since" in x]
     assert len(ends) == (2 if name == "multi_worker" else 1)
     assert len({end.strip() for end in ends}) == 1, "equal weights"
+
+
+def test_readme_has_the_comparison_of_the_records():
+    runs, warnings = load_runs(ROOT / "results" / "compare-ceiling")
+    assert not warnings
+    for row in summary(runs):
+        accuracy, control = row.test_accuracy, row.against_control
+        minus = "" if control is None else f"{100 * control.paired.mean:+.2f}"
+        line = (
+            f"| {row.label} | {100 * accuracy.mean:.2f} "
+            f"[{100 * accuracy.low:.2f}, {100 * accuracy.high:.2f}] | {minus} "
+            f"| {row.epochs_used:.1f} | {row.seconds_used:.1f} |"
+        )
+        assert line in README
+
+
+def test_readme_has_the_regret_of_the_records():
+    of_cell = regret.load(ROOT / "results" / "regret")
+    named = re.findall(
+        r"^\| (.*?) \| [\d.]+ \| [\d.]+ \| \d+ % \|$", README, re.M
+    )
+    assert regret.DEFAULT in named
+    for name in named:
+        mean, worst, used = regret.brief(
+            of_cell, "test_accuracy", regret.RULES[name]
+        )
+        share = f"{100 * used:.0f} %"
+        assert f"| {name} | {mean:.2f} | {worst:.2f} | {share} |" in README

@@ -268,7 +268,7 @@ KILLS = [
         ("exact", "keras"), (False, True), (0.02, 0.3, 0.6, 0.75, 0.9)
     )
 ]
-QUICK = {("exact", False, 0.3), ("keras", True, 0.75)}
+QUICK = {("keras", True, 0.75)}
 
 
 @pytest.mark.parametrize(

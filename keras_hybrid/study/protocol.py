@@ -446,7 +446,7 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
 def compare(
     dataset: str = "mnist-5k",
     architecture: str = "mlp",
-    epochs: int = 40,
+    epochs: int = 30,
     seeds: int = 3,
     arms: Sequence[str] = DEFAULT_ARMS,
     output: str | Path = "compare-results",

@@ -324,3 +324,46 @@ def regret(curve: Curve, rule: Rule, kind: str) -> tuple[Landing, float]:
     """Returns where the rule lands, and what it loses, in points."""
     landing = rule.land(curve, kind)
     return landing, 100 * (curve.best(kind) - landing.accuracy)
+
+
+def load(folder: Path | str) -> dict[str, list[Curve]]:
+    """Reads the curves of a folder, cell by cell."""
+    of_cell: dict[str, list[Curve]] = {}
+    for path in sorted(Path(folder).glob("*.json")):
+        curve = Curve.load(path)
+        of_cell.setdefault(curve.cell, []).append(curve)
+    return of_cell
+
+
+def brief(
+    of_cell: Mapping[str, Sequence[Curve]], kind: str, rule: Rule
+) -> tuple[float, float, float]:
+    """Returns a rule's mean regret, its worst cell's, and its epochs.
+
+    Each cell counts alike; epochs are a fraction of the ceiling.
+    """
+    lost, used = [], []
+    for curves in of_cell.values():
+        found = [(curve, *regret(curve, rule, kind)) for curve in curves]
+        lost.append(np.mean([points for _, _, points in found]))
+        used.append(
+            np.mean([landing.epochs / c.ceiling for c, landing, _ in found])
+        )
+    return float(np.mean(lost)), float(max(lost)), float(np.mean(used))
+
+
+def markdown(of_cell: Mapping[str, Sequence[Curve]], kind: str) -> str:
+    """A line a rule: of each cell the mean; then their mean and the worst."""
+    lines = [["rule", *of_cell, "mean", "worst"]]
+    lines.append(["---"] * len(lines[0]))
+    for name, rule in RULES.items():
+        texts = []
+        for curves in of_cell.values():
+            found = [regret(curve, rule, kind) for curve in curves]
+            lost = np.mean([points for _, points in found])
+            at = np.mean([landing.switched for landing, _ in found])
+            used = np.mean([landing.epochs for landing, _ in found])
+            texts.append(f"{lost:.2f}, {at:.0f} / {used:.0f}")
+        mean, worst, _ = brief(of_cell, kind, rule)
+        lines.append([name, *texts, f"{mean:.2f}", f"{worst:.2f}"])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
