@@ -51,12 +51,13 @@ def values_of(variables: Sequence[Any]) -> Arrays:
 
 
 @contextlib.contextmanager
-def in_place(model: Any, values: Sequence[np.ndarray]) -> Iterator[None]:
+def in_place(
+    model: Any, values: Sequence[np.ndarray], own: Sequence[np.ndarray]
+) -> Iterator[None]:
     """Puts other values in `model.weights`, and gives its own back.
 
     These are the weights, and the moments of normalizations.
     """
-    own = values_of(model.weights)
     assign(model.weights, values)
     try:
         yield

@@ -399,7 +399,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         if np.array_equal(steps, self._switch_steps):
             return
         self._switch_steps = steps
-        at_switch = steps.max() == optimizer._updates_made
+        at_switch = steps.max() == optimizer.updates_made
         if (
             at_switch
             and not self._is_unusual(self._sum, self._batches)
@@ -428,7 +428,7 @@ class DivergenceGuard(keras.callbacks.Callback):
                 "to go back to. Build the model before `fit`."
             )
         self._go_back(optimizer, logs)
-        update = optimizer._updates_made
+        update = optimizer.updates_made
         cut = float(optimizer._scale_cut.numpy())
         if tries > self.max_retries:
             self._start()
@@ -461,14 +461,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Restores the last good snapshot."""
         good = self._snapshots[0]
         self._snapshots = [good]
-        done, steps = optimizer._updates_made, optimizer.training_steps
+        done, steps = optimizer.updates_made, optimizer.training_steps
         for variable, value in zip(
             self._state(optimizer), good.values, strict=True
         ):
             variable.assign(value)
         if steps is not None:
             # So many updates fewer will fit into the training.
-            lost = done - optimizer._updates_made
+            lost = done - optimizer.updates_made
             optimizer.training_steps = max(steps - lost, 1)
         self._usual = float(optimizer._usual_loss.numpy())
         self._start_window()

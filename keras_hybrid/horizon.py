@@ -6,6 +6,7 @@ its length only after an epoch all change how many updates a training makes.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -22,7 +23,7 @@ class Horizon:
     """
 
     def __init__(self, params: dict[str, Any], model: Any) -> None:
-        self.epochs = int(params["epochs"])
+        self._epochs = int(params["epochs"])
         self.steps: int | None = params.get("steps")
         # Whether the end may move between two batches.
         self.moves = isinstance(
@@ -30,12 +31,12 @@ class Horizon:
         )
         # The end that the optimizer was told last.
         self.told: float | None = None
-        self._epochs_left = self.epochs
+        self._epochs_left = self._epochs
         self._done = 0
 
     def begin_epoch(self, epoch: int) -> None:
         """Notes that epoch `epoch`, counted from 0, begins."""
-        self._epochs_left = self.epochs - epoch
+        self._epochs_left = self._epochs - epoch
         self._done = 0
 
     def begin_batch(self, batch: int) -> None:
@@ -57,16 +58,13 @@ class Horizon:
         if self._done:
             self.steps = self._done
 
-    def batches_left(self) -> int | None:
-        """Batches from here to the end of `fit`, None while not known."""
-        if self.steps is None:
-            return None
-        return max(self.steps * self._epochs_left - self._done, 0)
+    def end(self, optimizer: HybridOptimizer) -> float:
+        """Updates that the optimizer will have made at the end of `fit`.
 
-    def end(self, optimizer: HybridOptimizer) -> int | None:
-        """Updates that the optimizer will have made at the end of `fit`."""
-        left = self.batches_left()
-        if left is None:
-            return None
+        Infinite while that is not known.
+        """
+        if self.steps is None:
+            return math.inf
+        left = max(self.steps * self._epochs_left - self._done, 0)
         accumulated = optimizer.gradient_accumulation_steps or 1
         return max((optimizer.batches_seen + left) // accumulated, 1)

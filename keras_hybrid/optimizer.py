@@ -6,7 +6,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
@@ -16,12 +16,14 @@ from keras_hybrid import (
     blocks,
     checks,
     clusters,
+    companions,
     execution,
     kernels,
     recipes,
     rules,
     statistics,
 )
+from keras_hybrid.companions import Companion
 from keras_hybrid.groups import SCOPES, Groups, grouped
 from keras_hybrid.layouts import PLANNED, Layout, settings_of
 from keras_hybrid.scales import (
@@ -42,20 +44,6 @@ Tensor = Any
 # Room for the state of the epoch triggers that SwitchCallback watches: the
 # number of variables may not depend on them, or checkpoints would not load.
 EPOCH_STATE_SIZE = 32
-
-
-# How what accompanies the state is called in a file.
-BESIDE = "beside_"
-
-
-class Companion(Protocol):
-    """State of a callback that goes into the files with the optimizer's."""
-
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Returns arrays by name."""
-
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Takes them back; empty where the file has none."""
 
 
 class NoEstimate(ValueError):
@@ -1278,13 +1266,9 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
 
     @property
-    def _updates_made(self) -> int:
-        return self.batches_seen // (self.gradient_accumulation_steps or 1)
-
-    @property
     def updates_made(self) -> int:
         """Updates so far."""
-        return self._updates_made
+        return self.batches_seen // (self.gradient_accumulation_steps or 1)
 
     @property
     def epoch_state(self) -> np.ndarray:
@@ -1330,7 +1314,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "learning rate, and the updates so far have given none: switch "
                 "after some adaptive updates, choose another `sgd_scale`, or "
                 "give `sgd_learning_rate`. Received: iterations="
-                f"{self._updates_made}, sgd_scale={self.sgd_scale!r}"
+                f"{self.updates_made}, sgd_scale={self.sgd_scale!r}"
             )
         self._switch_where(ops.convert_to_tensor(waiting), plan, estimate)
 
@@ -1373,7 +1357,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._check_built("restart()")
         scales = self._scales.numpy()
         self.revert()
-        made = self._updates_made
+        made = self.updates_made
         self._phase_start.assign(made)
         if self._starts_switched:
             shape = self._switch_steps.shape
@@ -1574,9 +1558,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if self._before_saving is not None:
             self._before_saving()
         super().save_own_variables(store)
-        if self._companion is not None:
-            for name, array in self._companion.get_state().items():
-                store[BESIDE + name] = array
+        for name, array in companions.entries_of(self._companion).items():
+            store[name] = array
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Always reaches the setter of `training_steps`.
@@ -1749,18 +1732,13 @@ class HybridOptimizer(keras.optimizers.Optimizer):
 
         JAX cannot look for it while it traces the update.
         """
-        own = {k: store[k] for k in store.keys() if not k.startswith(BESIDE)}
-        super().load_own_variables(own)
+        stored = {name: store[name] for name in store.keys()}
+        super().load_own_variables(
+            {k: v for k, v in stored.items() if not companions.is_entry(k)}
+        )
         if self.built:
             self._told_training_steps = self.training_steps
-        if self._companion is not None:
-            self._companion.set_state(
-                {
-                    name.removeprefix(BESIDE): np.array(store[name])
-                    for name in store.keys()
-                    if name.startswith(BESIDE)
-                }
-            )
+        companions.give_back(self._companion, stored)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and deep-copies with all state.

@@ -16,9 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_hybrid import files
+from keras_hybrid import companions, files
 from keras_hybrid.fits import unwrapped_optimizer
-from keras_hybrid.optimizer import BESIDE, Companion
 
 
 class DamagedSnapshot(ValueError):
@@ -69,10 +68,7 @@ def save(
     """
     variables = variables_of(model, without)
     arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables)}
-    companion = _companion(model)
-    if companion is not None:
-        for name, array in companion.get_state().items():
-            arrays[BESIDE + name] = array
+    arrays |= companions.entries_of(_companion(model))
     with files.atomically(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
@@ -83,7 +79,7 @@ def save(
         )
 
 
-def _companion(model: Any) -> Companion | None:
+def _companion(model: Any) -> companions.Companion | None:
     return getattr(unwrapped_optimizer(model), "companion", None)
 
 
@@ -155,7 +151,7 @@ def restore(
         dtypes = _dtypes(variables)
         # Older snapshots have none.
         kept = file["dtypes"].tolist() if "dtypes" in file.files else dtypes
-        beside = {n: file[n] for n in file.files if n.startswith(BESIDE)}
+        beside = {n: file[n] for n in file.files if companions.is_entry(n)}
         extra = {*file.files} - {*names, *beside}
         extra -= {"history", "configuration", "dtypes"}
     fits = not extra and kept == dtypes
@@ -169,9 +165,5 @@ def restore(
         raise DamagedSnapshot(f"{path}: a snapshot of another configuration")
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    companion = _companion(model)
-    if companion is not None:
-        companion.set_state(
-            {name.removeprefix(BESIDE): array for name, array in beside.items()}
-        )
+    companions.give_back(_companion(model), beside)
     return history

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import keras
 
 from keras_hybrid import checks, looks
+from keras_hybrid.companions import Companion
 from keras_hybrid.fits import build_optimizer, hybrid_optimizer, say
 from keras_hybrid.horizon import Horizon
 from keras_hybrid.optimizer import (
     EPOCH_STATE_SIZE,
-    Companion,
     HybridOptimizer,
     NoEstimate,
 )
@@ -177,22 +176,13 @@ class SwitchCallback(keras.callbacks.Callback):
         """Whether the trigger is asked at this epoch's end."""
         return True
 
-    def fire(self, optimizer: HybridOptimizer) -> None:
-        """Does what the trigger decided."""
-        self.switch(optimizer)
-
     def has_trained(self, optimizer: HybridOptimizer) -> bool:
         """Whether an earlier `fit` has ended the training."""
-        return (
-            has_cooled_down(optimizer)
-            and optimizer.cooldown_factor == 0
-            and optimizer.has_switched
-        )
+        return has_cooled_down(optimizer) and optimizer.cooldown_factor == 0
 
-    def training_end(self, horizon: Horizon) -> float | None:
+    def training_end(self, optimizer: HybridOptimizer) -> float:
         """Updates at the end of the training; `math.inf`: not known yet."""
-        end = horizon.end(hybrid_optimizer(self.model))
-        return math.inf if end is None else end
+        return self.horizon.end(optimizer)
 
     def announce(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Says that the optimizer has switched in epoch `epoch`, from 0."""
@@ -266,7 +256,7 @@ class SwitchCallback(keras.callbacks.Callback):
 
     def begin(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Takes note of what was before: epoch `epoch` is the first."""
-        restored = self._batches_at_start != optimizer.batches_seen
+        restored = self.is_restored(optimizer)
         if not restored and self.has_trained(optimizer):
             optimizer.restart()
             self.say(
@@ -285,6 +275,10 @@ class SwitchCallback(keras.callbacks.Callback):
             self._earlier_epochs = max(int(watched) - epoch, 0)
         self._check_restored(optimizer, epoch, restored)
 
+    def is_restored(self, optimizer: HybridOptimizer) -> bool:
+        """Whether a file was restored since this `fit` was given the model."""
+        return self._batches_at_start != optimizer.batches_seen
+
     @property
     def horizon(self) -> Horizon:
         """The end of the `fit` that runs."""
@@ -296,8 +290,8 @@ class SwitchCallback(keras.callbacks.Callback):
         return self._horizon
 
     def _tell_end(self, optimizer: HybridOptimizer) -> None:
-        end = self.training_end(self.horizon)
-        if end is not None and end != self.horizon.told:
+        end = self.training_end(optimizer)
+        if end != self.horizon.told:
             optimizer.training_steps = end
             self.horizon.told = end
 
@@ -426,7 +420,7 @@ class SwitchCallback(keras.callbacks.Callback):
     def _act(self, optimizer: HybridOptimizer, found: looks.Look) -> None:
         optimizer.epoch_state = found.after
         if found.holds and not self.monitor_only:
-            self.fire(optimizer)
+            self.switch(optimizer)
 
     def switch(self, optimizer: HybridOptimizer) -> bool:
         """Switches and says whether it could."""

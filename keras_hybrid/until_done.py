@@ -12,7 +12,6 @@ import numpy as np
 
 from keras_hybrid import averages, checks
 from keras_hybrid.fits import hybrid_optimizer
-from keras_hybrid.horizon import Horizon
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.switching import SwitchCallback, has_cooled_down
 from keras_hybrid.transitions import Cooldown
@@ -190,7 +189,7 @@ class TrainUntilDone(SwitchCallback):
 
     def begin(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Takes note of what was before: epoch `epoch` is the first."""
-        restored = self._batches_at_start != optimizer.batches_seen
+        restored = self.is_restored(optimizer)
         self._first_epoch = epoch
         self._piece = self.params["epochs"] - epoch == 1 and not restored
         if not restored and self.has_trained(optimizer):
@@ -203,9 +202,9 @@ class TrainUntilDone(SwitchCallback):
                 "end."
             )
 
-    def training_end(self, horizon: Horizon) -> float | None:
-        """Updates at the ceiling; none where this is a piece."""
-        return math.inf if self._piece else super().training_end(horizon)
+    def training_end(self, optimizer: HybridOptimizer) -> float:
+        """Updates at the ceiling; infinite where this is a piece."""
+        return math.inf if self._piece else super().training_end(optimizer)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Looks at the first batch again."""
@@ -221,9 +220,8 @@ class TrainUntilDone(SwitchCallback):
             return
         optimizer = hybrid_optimizer(self.model)
         made = optimizer.updates_made
-        if not optimizer.has_switched:
-            if made >= self._latest(optimizer):
-                self._forced = self.switch(optimizer)
+        if not optimizer.has_switched and made >= self._latest(optimizer):
+            self._forced = self.switch(optimizer)
         if optimizer.has_switched and has_cooled_down(optimizer):
             self.done = True
             self.model.stop_training = True
@@ -234,9 +232,9 @@ class TrainUntilDone(SwitchCallback):
 
     def _latest(self, optimizer: HybridOptimizer) -> float:
         """Updates after which the cool-down just fits into `epochs`."""
-        end = self.training_end(self.horizon)
-        if end is None or not math.isfinite(end):
-            return math.inf
+        end = self.training_end(optimizer)
+        if end == math.inf:
+            return end
         start = optimizer.phase_start
         return math.floor((end + self.share * start) / (1 + self.share))
 
@@ -273,8 +271,9 @@ class TrainUntilDone(SwitchCallback):
             names = [name for name in logs if name.startswith("val_")]
             return {AVERAGED + name: math.nan for name in names}
         memory = self._memory
-        memory.average.update(averages.values_of(self.model.weights))
-        with averages.in_place(self.model, memory.average.values):
+        own = averages.values_of(self.model.weights)
+        memory.average.update(own)
+        with averages.in_place(self.model, memory.average.values, own):
             scores = averages.validate(self.model)
         memory.compare(scores)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}

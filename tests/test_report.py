@@ -259,7 +259,7 @@ def test_terminal_table_keeps_names_and_numbers(width):
     print_table(summary(study()), Console(file=stream, width=width))
     text = stream.getvalue()
     assert all(len(line) <= width for line in text.splitlines())
-    for part in ("Hybrid", "70.00", "+8.00", "used", "mnist-5k"):
+    for part in ("Hybrid", "70.00", "+8.00", "used", "30.0", "mnist-5k"):
         assert part in text
 
 

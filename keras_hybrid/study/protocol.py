@@ -331,7 +331,8 @@ def train_to(
     optimizer, trigger = model.optimizer, made[1]
     kept = path.with_suffix(".npz")
     history: dict[str, list[float]] = {}
-    if arm.callbacks is None and kept.exists():
+    resumes = arm.callbacks is None
+    if resumes and kept.exists():
         try:
             history = snapshot.restore(kept, model, configuration=configuration)
         except snapshot.DamagedSnapshot as error:
@@ -341,14 +342,11 @@ def train_to(
                 f"{str(path.parent.parent)!r}"
             ) from error
     first_epoch = len(history.get("loss", []))
-    callbacks: list[Any] = []
-    if arm.callbacks is not None:
-        callbacks = arm.callbacks()
-    elif isinstance(optimizer, HybridOptimizer):
+    callbacks = [] if arm.callbacks is None else arm.callbacks()
+    if resumes and isinstance(optimizer, HybridOptimizer):
         callbacks = [SwitchCallback(trigger, verbose=0)]
     watch = _Watch(
-        kept if arm.callbacks is None else None,
-        *(history, report, clock, configuration),
+        kept if resumes else None, history, report, clock, configuration
     )
     callbacks.append(watch)
     if first_epoch < budget.epochs:
@@ -367,7 +365,7 @@ def train_to(
         )
     diverged = watch.diverged
     test_loss = test_accuracy = val_accuracy = None
-    if arm.callbacks is not None and not diverged:
+    if not resumes and not diverged:
         # A callback may have restored other weights than the last epoch's.
         val_accuracy = model.evaluate(
             datasets.evaluation_pipeline(data, "validation"),

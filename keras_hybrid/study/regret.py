@@ -128,13 +128,14 @@ def measure(
         )
         note({k: v[-1] for k, v in fitted.history.items()}, "")
         note(scores_on(validation), "val_")
-        average.update(averages.values_of(model.weights))
-        with averages.in_place(model, average.values):
+        own = averages.values_of(model.weights)
+        average.update(own)
+        with averages.in_place(model, average.values, own):
             note(scores_on(validation), "averaged_val_")
             note(scores_on(test), "averaged_test_")
         if epoch + 1 not in switches:
             continue
-        kept = [v.numpy() for v in variables]
+        kept = averages.values_of(variables)
         optimizer.switch()
         end = optimizer.cooldown_end or 0
         pipeline, _ = datasets.training_pipeline(
@@ -150,8 +151,7 @@ def measure(
         for kind, split in (("val", validation), ("test", test)):
             accuracy = float(scores_on(split)["accuracy"])
             results[f"{kind}_accuracy"].append(accuracy)
-        for variable, value in zip(variables, kept, strict=True):
-            variable.assign(value)
+        averages.assign(variables, kept)
     return Curve(
         cell=cell.name,
         seed=seed,
@@ -166,13 +166,11 @@ def measure(
 
 
 def grid(latest: int) -> list[int]:
-    """Epochs to switch after: all of the first eight, then further apart."""
-    epochs, step = [], 1
-    epoch = 1
+    """Epochs to switch after: the first twelve, then further apart."""
+    epochs, epoch = [], 1
     while epoch <= latest:
         epochs.append(epoch)
-        step = max(1, epoch // 6)
-        epoch += step
+        epoch += max(1, epoch // 6)
     if epochs[-1] != latest:
         epochs.append(latest)
     return epochs

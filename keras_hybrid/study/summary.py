@@ -394,13 +394,6 @@ def _best(arms: dict[str, list[Run]], role: str) -> str | None:
     return max(final, key=final.__getitem__, default=None)
 
 
-def _last(finished: Sequence[Run], name: str) -> float | None:
-    """Mean over the finished seeds of the last epoch's value."""
-    if not finished:
-        return None
-    return float(np.mean([run.history[name][-1] for run in finished]))
-
-
 def _final(finished: Sequence[Run]) -> float | None:
     """Mean over the finished seeds of the final validation accuracy."""
     return _mean([run.final_val_accuracy for run in finished])
@@ -474,7 +467,7 @@ def _row(
         diverged=len(runs) - len(finished),
         is_best_baseline=arm == baseline,
         test_accuracy=_interval([run.test_accuracy for run in finished]),
-        train_accuracy=_last(finished, "accuracy"),
+        train_accuracy=_mean([run.history["accuracy"][-1] for run in finished]),
         val_accuracy=_final(finished),
         epochs_used=_mean([len(run.history["loss"]) for run in finished]),
         seconds_used=_mean([run.history["seconds"][-1] for run in finished]),
