@@ -6,8 +6,9 @@ python benchmarks/contrasts.py [FOLDER ...]
 import argparse
 from pathlib import Path
 
-from keras_hybrid.study import contrasts, summary
-from keras_hybrid.study.glance import LEGEND
+from keras_hybrid.reports import contrasts
+from keras_hybrid.reports.glance import LEGEND
+from keras_hybrid.study import summary
 
 # An arm and what is subtracted: first what decides how finely rho is held.
 PAIRS = (

@@ -32,12 +32,12 @@ from keras_hybrid import (
     HybridOptimizer,
     SwitchCallback,
     batches,
-    files,
     transitions,
     triggers,
 )
+from keras_hybrid._support import files
+from keras_hybrid._support.versions import versions
 from keras_hybrid.study import architectures, datasets
-from keras_hybrid.versions import versions
 
 RESULT = Path(__file__).with_suffix(".json")
 EPOCHS, BATCH = 12, 64

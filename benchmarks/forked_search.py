@@ -17,10 +17,10 @@ from pathlib import Path
 
 import keras_tuner
 
-from keras_hybrid import searches
+from keras_hybrid._support.versions import versions
 from keras_hybrid.study.search import Cell, prepare
 from keras_hybrid.tuner import SWITCH_POINTS, HybridHyperModel
-from keras_hybrid.versions import versions
+from keras_hybrid.tuning import record
 
 CELLS = {
     cell.name: cell
@@ -67,7 +67,7 @@ def forked(cell: Cell, folder: Path) -> dict:
     started = time.perf_counter()
     prepared.tuner.search(**prepared.arguments)
     seconds = time.perf_counter() - started
-    search = searches.load(prepared.tuner.folder)
+    search = record.load(prepared.tuner.folder)
     return {
         "epochs": search.epochs_trained,
         "seconds": seconds,

@@ -112,8 +112,8 @@ def main():
     # Here, as the processes of the other libraries import this file too.
     import speed_plot
 
-    from keras_hybrid import files
-    from keras_hybrid.versions import versions
+    from keras_hybrid._support import files
+    from keras_hybrid._support.versions import versions
 
     asked = parse()
     if asked.data_dir:

@@ -23,10 +23,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_hybrid import HybridOptimizer, files
+from keras_hybrid import HybridOptimizer
+from keras_hybrid._support import files
+from keras_hybrid._support.versions import versions
 from keras_hybrid.study.statistics import mean_interval, paired_difference
 from keras_hybrid.transitions import Cooldown, Hard
-from keras_hybrid.versions import versions
 
 FORMAT = 1
 CONTROL = "control"

@@ -274,7 +274,7 @@ def _names(text: str, groups: dict[str, list[str]]) -> list[str]:
 def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
-    from keras_hybrid import checks, workers
+    from keras_hybrid._support import checks, processes
     from keras_hybrid.study import arms, campaign, cells
 
     checks.integer("workers", options.workers, low=1)
@@ -288,8 +288,8 @@ def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         data_dir=options.data_dir,
     )
     plan.check()
-    if workers.is_copy():
-        workers.die_with_parent()
+    if processes.is_copy():
+        processes.die_with_parent()
         campaign.run(plan)
         return
     with _progress("runs") as bar:
@@ -298,8 +298,8 @@ def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         def look() -> None:
             bar.update(task, completed=plan.finished_runs())
 
-        workers.run_copies(
-            workers.own_command(arguments), options.workers, look
+        processes.run_copies(
+            processes.own_command(arguments), options.workers, look
         )
         look()
     waiting = plan.waiting()
@@ -318,8 +318,9 @@ def _study(options: argparse.Namespace, arguments: Sequence[str]) -> None:
 def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     from rich.console import Console
 
-    from keras_hybrid import checks, searches, workers
+    from keras_hybrid._support import checks, processes
     from keras_hybrid.study import search
+    from keras_hybrid.tuning import record
 
     checks.integer("workers", options.workers, low=1)
     cell = search.Cell(
@@ -335,8 +336,8 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         prune=options.prune,
     )
     cell.check()
-    if workers.is_member():
-        workers.die_with_parent()
+    if processes.is_member():
+        processes.die_with_parent()
         prepared = search.prepare(cell, options.directory, options.data_dir)
         _search(prepared)
         return
@@ -353,14 +354,12 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 completed=progress.finished,
                 total=None
                 if progress.total is None
-                else progress.total + len(searches.REFERENCES) * cell.seeds,
+                else progress.total + len(record.REFERENCES) * cell.seeds,
             )
 
         def look() -> None:
             if (folder / "search.json").exists():
-                finished = sum(
-                    len(t.runs) for t in searches.load(folder).trials
-                )
+                finished = sum(len(t.runs) for t in record.load(folder).trials)
                 bar.update(
                     task,
                     description=f"{options.workers} workers",
@@ -368,8 +367,8 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 )
 
         if options.workers > 1:
-            workers.run(
-                workers.own_command(arguments),
+            processes.run(
+                processes.own_command(arguments),
                 options.workers,
                 folder,
                 watch=look,
@@ -381,9 +380,9 @@ def _tune(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         recipe = search.finish(cell, prepared)
     _report_search(folder)
     console = Console()
-    found = searches.load(folder).found
-    if found.name in searches.REFERENCES:
-        label = searches.REFERENCES[found.name]
+    found = record.load(folder).found
+    if found.name in record.REFERENCES:
+        label = record.REFERENCES[found.name]
         console.print(f"No trial did better than: {label}. The recipe is that.")
     console.print(f"Found: {recipe.plan}", soft_wrap=True)
     console.print(f"Recipe: {folder / 'recipe.json'}", soft_wrap=True)
@@ -402,17 +401,17 @@ def _search(prepared: Any) -> None:
 def _report_search(folder: Path) -> None:
     from rich.console import Console
 
-    from keras_hybrid import searches
     from keras_hybrid.recipes import Recipe
-    from keras_hybrid.study import search_report
+    from keras_hybrid.reports import search
+    from keras_hybrid.tuning import record
 
     console = Console()
-    found = searches.load(folder)
+    found = record.load(folder)
     path = folder / "recipe.json"
     recipe = Recipe.load(path) if path.exists() else None
-    search_report.print_table(found, console)
+    search.print_table(found, console)
     page = folder / "search.html"
-    search_report.write_html(found, page, recipe)
+    search.write_html(found, page, recipe)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
 
 
@@ -422,18 +421,18 @@ def _report(folder: Path) -> None:
         return
     from rich.console import Console
 
-    from keras_hybrid.study import report
+    from keras_hybrid.reports import study
 
     console = Console()
-    runs, warnings = report.load_runs(folder)
-    traces, damaged = report.load_traces(folder)
+    runs, warnings = study.load_runs(folder)
+    traces, damaged = study.load_traces(folder)
     warnings += damaged
     for warning in warnings:
         console.print(f"warning: {warning}", markup=False)
-    report.print_table(report.summary(runs), console)
+    study.print_table(study.summary(runs), console)
     page = folder / "report.html"
-    report.write_html(runs, page, warnings, traces)
-    report.write_markdown(runs, folder / "report.md", warnings)
+    study.write_html(runs, page, warnings, traces)
+    study.write_markdown(runs, folder / "report.md", warnings)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
     command = shlex.join(["keras-hybrid", "report", str(folder)])
     console.print(f"Again from the records: {command}", soft_wrap=True)

@@ -16,7 +16,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_hybrid import checks, rules
+from keras_hybrid import rules
+from keras_hybrid._support import checks
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.scales import Number
 from keras_hybrid.transitions import Blend, Hard

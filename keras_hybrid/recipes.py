@@ -17,7 +17,8 @@ from typing import Any
 
 import keras
 
-from keras_hybrid import checks, files, scales
+from keras_hybrid import scales
+from keras_hybrid._support import checks, files
 from keras_hybrid.transitions import (
     COOLDOWN_CURVES,
     CURVES,

@@ -16,7 +16,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import checks, rules
+from keras_hybrid import rules
+from keras_hybrid._support import checks
 from keras_hybrid.groups import Groups
 from keras_hybrid.units import SCALE_SCOPES, Units, spread
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from keras import ops
 
-from keras_hybrid import checks
+from keras_hybrid._support import checks
 
 Tensor = Any
 

@@ -22,6 +22,7 @@ from keras_hybrid import (
     TrainUntilDone,
     presets,
 )
+from keras_hybrid._support.versions import versions
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
@@ -30,7 +31,6 @@ from keras_hybrid.triggers import (
     Plateau,
     ProjectionConverged,
 )
-from keras_hybrid.versions import versions
 
 BACKEND = keras.backend.backend()
 on_jax = pytest.mark.skipif(BACKEND != "jax", reason="JAX alone")

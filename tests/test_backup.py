@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from keras_hybrid import ExactBackup, HybridOptimizer, SwitchCallback
-from keras_hybrid.snapshot import DamagedSnapshot
+from keras_hybrid.callbacks.snapshot import DamagedSnapshot
 from keras_hybrid.transitions import Blend, Cooldown
 from keras_hybrid.triggers import AtEpoch, Plateau
 

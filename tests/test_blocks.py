@@ -12,16 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_hybrid import (
-    HybridOptimizer,
-    blocks,
-    execution,
-    kernels,
-    presets,
-    rules,
-    scales,
-)
-from keras_hybrid.layouts import Layout
+from keras_hybrid import HybridOptimizer, presets, rules, scales
+from keras_hybrid.execution import blocks, functions, kernels
+from keras_hybrid.execution.layouts import Layout
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, GradientSignalToNoise
 from keras_hybrid.units import Units
@@ -263,17 +256,17 @@ def test_what_kernels_can_update(formula, phase, changed, can):
 def test_a_function_serves_every_model_of_its_shapes(way):
     way("block")
     run(HybridOptimizer(0.01))
-    before = len(execution.shared_functions())
+    before = len(functions.shared_functions())
     counts = [
         f.experimental_get_tracing_count()
-        for f in execution.shared_functions().values()
+        for f in functions.shared_functions().values()
     ]
     # Another model, another learning rate: nothing is traced again.
     run(HybridOptimizer(0.02))
-    assert len(execution.shared_functions()) == before
+    assert len(functions.shared_functions()) == before
     assert counts == [
         f.experimental_get_tracing_count()
-        for f in execution.shared_functions().values()
+        for f in functions.shared_functions().values()
     ]
 
 
@@ -288,11 +281,11 @@ def test_functions_hold_on_to_no_model(way):
 
 
 def test_the_functions_are_bounded(monkeypatch):
-    monkeypatch.setattr(execution, "_SHARED", collections.OrderedDict())
-    monkeypatch.setattr(execution, "_MOST_SHARED", 2)
+    monkeypatch.setattr(functions, "_SHARED", collections.OrderedDict())
+    monkeypatch.setattr(functions, "_MOST_SHARED", 2)
     for key in ("a", "b", "a", "c"):
-        execution.shared(key, lambda: None)
-    assert list(execution.shared_functions()) == ["a", "c"]
+        functions.shared(key, lambda: None)
+    assert list(functions.shared_functions()) == ["a", "c"]
 
 
 @pytest.mark.parametrize(
@@ -309,7 +302,7 @@ def test_nothing_is_copied(name, way, monkeypatch):
     """
     way("block")
     calls = {}
-    shared = execution.shared
+    shared = functions.shared
 
     def watched(key, function):
         made = shared(key, function)
@@ -320,7 +313,7 @@ def test_nothing_is_copied(name, way, monkeypatch):
 
         return call
 
-    monkeypatch.setattr(execution, "shared", watched)
+    monkeypatch.setattr(functions, "shared", watched)
     run(HybridOptimizer(0.01, **CONFIGURATIONS[name]))
     looked = 0
     for key, (function, count, arguments) in calls.items():

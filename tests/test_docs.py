@@ -19,7 +19,8 @@ import pytest
 
 import keras_hybrid
 from keras_hybrid import cli
-from keras_hybrid.study import arms, glance, regret, report
+from keras_hybrid.reports import glance, study
+from keras_hybrid.study import arms, regret
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.summary import load_runs, summary
 
@@ -51,7 +52,7 @@ def test_the_modules_with_examples_are_found():
         )
         for name in MODULES
     }
-    for name in ("optimizer", "presets", "transitions", "triggers"):
+    for name in ("optimizer.hybrid", "presets", "transitions", "triggers.step"):
         assert counts[f"keras_hybrid.{name}"] > 0
 
 
@@ -128,11 +129,11 @@ def test_readme_has_the_figures_of_the_forked_search():
 
 
 def test_readme_has_the_study_of_the_records():
-    runs, warnings = report.load_runs(ROOT / "results" / "study")
+    runs, warnings = study.load_runs(ROOT / "results" / "study")
     assert not warnings
-    rows = report.summary(runs)
+    rows = study.summary(runs)
     for table in glance.tables(rows):
-        assert report.markdown_glance(table) in README
+        assert study.markdown_glance(table) in README
     for sentence in glance.headline(rows):
         assert sentence in README.replace("\n", " ")
 

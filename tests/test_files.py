@@ -15,12 +15,14 @@ import numpy as np
 import pytest
 from test_protocol import tiny_data
 
-from keras_hybrid import HybridOptimizer, cli, files, snapshot
+from keras_hybrid import HybridOptimizer, cli
+from keras_hybrid._support import files
+from keras_hybrid.callbacks import snapshot
 from keras_hybrid.recipes import SHIPPED, Recipe
 from keras_hybrid.study import datasets
 from keras_hybrid.study.record import Run
 
-SOURCES = sorted(Path(files.__file__).parent.rglob("*.py"))
+SOURCES = sorted(Path(cli.__file__).parent.rglob("*.py"))
 RECIPE = SHIPPED[0] / "mnist-mlp_small.json"
 RECORD = next(Path(__file__).parent.parent.glob("results/**/hybrid-seed0.json"))
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_hybrid import HybridOptimizer, blocks
+from keras_hybrid import HybridOptimizer
+from keras_hybrid.execution import blocks
 from keras_hybrid.transitions import Blend
 from keras_hybrid.triggers import AtStep, ProjectionConverged
 

@@ -8,8 +8,10 @@ import keras
 import numpy as np
 import pytest
 
-from keras_hybrid import cli, snapshot
-from keras_hybrid.study import architectures, arms, datasets, protocol, report
+from keras_hybrid import cli
+from keras_hybrid.callbacks import snapshot
+from keras_hybrid.reports import study
+from keras_hybrid.study import architectures, arms, datasets, protocol
 from keras_hybrid.study.record import DamagedRecord, Run
 
 
@@ -403,7 +405,7 @@ def test_an_arm_may_end_itself(name, tmp_path, monkeypatch):
     data = datasets.with_noise(tiny_data(), 0.9)
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
     monkeypatch.setattr("keras_hybrid.study.arms._PATIENCE", 1)
-    monkeypatch.setattr("keras_hybrid.until_done.PATIENCE", 1)
+    monkeypatch.setattr("keras_hybrid.callbacks.until_done.PATIENCE", 1)
     (run,) = protocol.compare(
         architecture="mlp",
         epochs=40,
@@ -425,7 +427,7 @@ def test_an_arm_may_end_itself(name, tmp_path, monkeypatch):
         # What EarlyStopping restores.
         best = int(np.argmin(run.history["val_loss"]))
         assert run.final_val_accuracy == run.history["val_accuracy"][best]
-    (row,) = report.summary([run])
+    (row,) = study.summary([run])
     assert row.epochs_used == len(run.history["loss"])
     assert row.seconds_used == run.history["seconds"][-1]
     # After its end a run has what it ended with.

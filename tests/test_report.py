@@ -11,8 +11,7 @@ import pytest
 from rich.console import Console
 
 from keras_hybrid import cli
-from keras_hybrid.study.record import Run
-from keras_hybrid.study.report import (
+from keras_hybrid.reports.study import (
     load_runs,
     markdown_table,
     print_table,
@@ -20,6 +19,7 @@ from keras_hybrid.study.report import (
     write_html,
     write_markdown,
 )
+from keras_hybrid.study.record import Run
 
 EPOCHS = 3
 LABELS = {

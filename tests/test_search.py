@@ -6,10 +6,11 @@ import os
 import numpy as np
 import pytest
 
-from keras_hybrid import HybridOptimizer, SwitchCallback, cli, searches
+from keras_hybrid import HybridOptimizer, SwitchCallback, cli
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.study.search import Cell, finish, prepare
 from keras_hybrid.tuner import SPACES, ForkedTuner
+from keras_hybrid.tuning import record
 
 TINY = ["--architecture", "linear", "--epochs", "5", "--seeds", "1"]
 
@@ -20,7 +21,7 @@ def test_tune_leaves_a_recipe_a_report_and_the_record(tmp_path, capsys):
     printed = capsys.readouterr().out
     folder = tmp_path / "mnist-5k-linear"
     recipe = Recipe.load(folder / "recipe.json")
-    search = searches.load(folder)
+    search = record.load(folder)
     assert str(recipe.plan) in printed.replace("\n", " ")
     assert len(search.trials) == 10
     assert recipe.dataset == "mnist-5k"
@@ -72,7 +73,7 @@ def test_the_recipe_gives_the_trial_s_score(tmp_path):
         callbacks=[SwitchCallback.from_recipe(recipe, verbose=0)],
         verbose=0,
     ).history
-    best = searches.load(searched.tuner.folder).found.runs[0].history
+    best = record.load(searched.tuner.folder).found.runs[0].history
     np.testing.assert_allclose(history["loss"], best["loss"], rtol=1e-4)
     assert history["val_accuracy"][-1] == pytest.approx(
         recipe.score["mean"], abs=0.0021
@@ -166,7 +167,7 @@ def test_workers_of_the_command_line(tmp_path):
         folder = tmp_path / workers
         arguments = ["--directory", str(folder), "--workers", workers]
         assert cli.main(["tune", *TINY, *arguments]) == 0
-        search = searches.load(folder / "mnist-5k-linear")
+        search = record.load(folder / "mnist-5k-linear")
         scores.append({t.plan: t.scores("val_accuracy") for t in search.trials})
     assert scores[0] == scores[1]
     assert "KERASTUNER_TUNER_ID" not in os.environ

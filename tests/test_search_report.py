@@ -10,14 +10,11 @@ import re
 import pytest
 from rich.console import Console
 
-from keras_hybrid import files, searches
+from keras_hybrid._support import files
 from keras_hybrid.recipes import Plan, Recipe
-from keras_hybrid.searches import Search, Trained, Trial
-from keras_hybrid.study.search_report import (
-    markdown_table,
-    print_table,
-    write_html,
-)
+from keras_hybrid.reports.search import markdown_table, print_table, write_html
+from keras_hybrid.tuning import record
+from keras_hybrid.tuning.record import Search, Trained, Trial
 
 EPOCHS = 10
 STEPS = 5
@@ -514,7 +511,7 @@ def test_record_on_disk_gives_the_same_report(tmp_path):
     parts |= {f"references/{k}": t for k, t in references().items()}
     for part, trial in parts.items():
         for run in trial.runs:
-            searches.write_run(
+            record.write_run(
                 folder / part / f"seed-{run.seed}.json",
                 trial.plan,
                 trial.hyperparameters,
@@ -522,4 +519,4 @@ def test_record_on_disk_gives_the_same_report(tmp_path):
                 run,
             )
     search = search_of(tmp_path, mixed(), references())
-    assert markdown_table(searches.load(folder)) == markdown_table(search)
+    assert markdown_table(record.load(folder)) == markdown_table(search)

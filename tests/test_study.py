@@ -12,21 +12,20 @@ import numpy as np
 import pytest
 from test_protocol import tiny_data
 
-from keras_hybrid import HybridOptimizer, TrainUntilDone, cli, files, workers
+from keras_hybrid import HybridOptimizer, TrainUntilDone, cli
+from keras_hybrid._support import files, processes
+from keras_hybrid.reports import contrasts, glance, study
+from keras_hybrid.reports.glance import not_worse
 from keras_hybrid.study import (
     architectures,
     arms,
     campaign,
     cells,
-    contrasts,
     datasets,
-    glance,
     protocol,
-    report,
     trace,
     tuning,
 )
-from keras_hybrid.study.glance import not_worse
 from keras_hybrid.study.protocol import Trainer
 from keras_hybrid.study.record import Run
 
@@ -361,7 +360,8 @@ def test_a_locked_piece_is_left_to_its_process(
     tiny, tmp_path, monkeypatch, capsys
 ):
     code = (
-        "import sys; from pathlib import Path; from keras_hybrid import files\n"
+        "import sys; from pathlib import Path\n"
+        "from keras_hybrid._support import files\n"
         "with files.claimed(Path(sys.argv[1])) as ours:\n"
         "    print(ours, flush=True); sys.stdin.read()"
     )
@@ -376,7 +376,7 @@ def test_a_locked_piece_is_left_to_its_process(
         campaign.run(plan(tmp_path, ["sgd"]))
         assert not list(tmp_path.rglob("*.json"))
         # There is nothing to report yet.
-        monkeypatch.setattr(workers, "run_copies", lambda *args: None)
+        monkeypatch.setattr(processes, "run_copies", lambda *args: None)
         command = f"study --cells {CELL.name} --arms sgd --seeds 2 --output"
         assert cli.main([*command.split(), str(tmp_path)]) == 0
         assert "2 runs are left to it" in capsys.readouterr().out
@@ -386,10 +386,10 @@ def test_a_locked_piece_is_left_to_its_process(
 
 
 def test_the_report_leaves_tuning_out_and_compares_equal_shares(finished):
-    runs, warnings = report.load_runs(finished)
+    runs, warnings = study.load_runs(finished)
     assert not warnings
     assert len(runs) == 8
-    rows = {row.arm: row for row in report.summary(runs)}
+    rows = {row.arm: row for row in study.summary(runs)}
     assert rows["hybrid"].cell.regime == "good-fit"
     assert (
         rows["hybrid"].against_control.reference == arms.STUDY["control"].label
@@ -436,7 +436,7 @@ def test_command_line_errors(arguments, message, tmp_path, capsys):
 def test_processes_end_with_the_error_of_one(tmp_path):
     code = "import sys; sys.exit(2)"
     with pytest.raises(ValueError, match="error above.*workers=2"):
-        workers.run_copies([sys.executable, "-c", code], 2)
+        processes.run_copies([sys.executable, "-c", code], 2)
 
 
 def test_a_process_that_dies_is_started_again(tmp_path):
@@ -445,10 +445,10 @@ def test_a_process_that_dies_is_started_again(tmp_path):
         "if not p.exists(): p.touch(); os.kill(os.getpid(), 9)\n"
     )
     mark = tmp_path / "mark"
-    workers.run_copies([sys.executable, "-c", code, str(mark)], 1)
+    processes.run_copies([sys.executable, "-c", code, str(mark)], 1)
     assert mark.exists()
     with pytest.raises(ValueError, match="have died 4 times"):
-        workers.run_copies(
+        processes.run_copies(
             [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 1
         )
 
@@ -494,11 +494,11 @@ def test_the_glance_says_where_it_helps(tmp_path):
         write(tmp_path, dataset, "control", "control", base)
         write(tmp_path, dataset, "hybrid", "hybrid", base + gain + noise)
         write(tmp_path, dataset, "hybrid@70", "hybrid", base, 0.7)
-    runs, _ = report.load_runs(tmp_path)
-    rows = report.summary(runs)
+    runs, _ = study.load_runs(tmp_path)
+    rows = study.summary(runs)
     page, table = tmp_path / "r.html", tmp_path / "r.md"
-    report.write_html(runs, page)
-    report.write_markdown(runs, table)
+    study.write_html(runs, page)
+    study.write_markdown(runs, table)
     for text in (page.read_text(), table.read_text()):
         assert "▲ +2.00" in text
         assert "▼ -2.00" in text
@@ -518,16 +518,16 @@ def test_tables_say_which_version_made_which(tmp_path):
         write(tmp_path, dataset, "sgd", "baseline", [0.9, 0.91])
         write(tmp_path, dataset, "old", "hybrid", [0.9, 0.91], version="1")
         write(tmp_path, dataset, "unknown", "hybrid", [0.9, 0.91])
-    rows = report.summary(report.load_runs(tmp_path)[0])
+    rows = study.summary(study.load_runs(tmp_path)[0])
     table, _ = glance.tables(rows)
     assert list(table.rows) == ["old", "unknown"]
     write(tmp_path, "b", "new", "hybrid", [0.9, 0.91], version="2")
-    rows = report.summary(report.load_runs(tmp_path)[0])
+    rows = study.summary(study.load_runs(tmp_path)[0])
     table, _ = glance.tables(rows)
     assert list(table.rows) == ["new (2)", "old (1)", "unknown"]
     versions = {row.arm: row.versions for row in rows}
     assert (versions["old"], versions["unknown"]) == (("1",), ())
-    assert report.markdown_table(rows).count("| 1 |") == 2
+    assert study.markdown_table(rows).count("| 1 |") == 2
 
 
 def test_a_contrast_counts_each_cell_alike(tmp_path):
@@ -538,7 +538,7 @@ def test_a_contrast_counts_each_cell_alike(tmp_path):
     write(tmp_path, "b", "fine", "hybrid", (base - 0.01 + noise)[:3])
     write(tmp_path, "b", "coarse", "hybrid", base)
     write(tmp_path, "c", "fine", "hybrid", base)
-    runs, _ = report.load_runs(tmp_path)
+    runs, _ = study.load_runs(tmp_path)
     found = contrasts.contrast(runs, "fine", "coarse")
     assert [cell.dataset for cell in found.cells] == ["a", "b"]
     assert found.mean.mean == pytest.approx((0.02 - 0.01) / 2)
@@ -562,8 +562,8 @@ def test_no_loss_takes_both_intervals(tmp_path):
     difference = np.array([-0.0014, 0.0008, -0.0002, 0.0006, 0.0009])
     write(tmp_path, "a", "control", "control", base)
     write(tmp_path, "a", "hybrid", "hybrid", base + difference)
-    runs, _ = report.load_runs(tmp_path)
-    (row,) = (row for row in report.summary(runs) if row.arm == "hybrid")
+    runs, _ = study.load_runs(tmp_path)
+    (row,) = (row for row in study.summary(runs) if row.arm == "hybrid")
     low, t_low = (
         row.against_control.paired.low,
         row.against_control.paired.t_low,
@@ -576,15 +576,15 @@ def test_a_control_that_was_not_run_is_not_claimed(tmp_path):
     for dataset in ("a", "b"):
         write(tmp_path, dataset, "sgd", "baseline", [0.9, 0.91])
         write(tmp_path, dataset, "hybrid", "hybrid", [0.9, 0.91])
-    runs, _ = report.load_runs(tmp_path)
-    (sentence,) = glance.sentences(report.summary(runs))
+    runs, _ = study.load_runs(tmp_path)
+    (sentence,) = glance.sentences(study.summary(runs))
     assert "not worse" not in sentence
     assert "clearly above the best baseline in 0" in sentence
 
 
 def test_an_untuned_learning_rate_is_not_shown_as_tuned():
     root = Path(__file__).parent.parent / "results" / "best"
-    rows = report.summary(report.load_runs(root)[0])
+    rows = study.summary(study.load_runs(root)[0])
     assert {row.learning_rate for row in rows} == {None}
 
 
@@ -592,8 +592,8 @@ def test_one_control_does_not_stand_in_for_another(tmp_path):
     write(tmp_path, "a", "sgd", "baseline", [0.9, 0.91])
     write(tmp_path, "a", "other_control", "control", [0.9, 0.91])
     write(tmp_path, "a", "hybrid", "hybrid", [0.9, 0.91])
-    runs, _ = report.load_runs(tmp_path)
-    (row,) = (r for r in report.summary(runs) if r.arm == "hybrid")
+    runs, _ = study.load_runs(tmp_path)
+    (row,) = (r for r in study.summary(runs) if r.arm == "hybrid")
     assert row.against_control is None
 
 

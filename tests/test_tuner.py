@@ -17,15 +17,16 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_hybrid import HybridOptimizer, SwitchCallback, searches
+from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.recipes import Plan
-from keras_hybrid.trials import Fit, train_whole
 from keras_hybrid.tuner import (
     DEFAULT_SPACE,
     SWITCH_POINTS,
     ForkedTuner,
     HybridHyperModel,
 )
+from keras_hybrid.tuning import record
+from keras_hybrid.tuning.trials import Fit, train_whole
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(96, 6)).astype("float32")
@@ -151,7 +152,7 @@ def test_forked_equals_unshared(name, tmp_path, monkeypatch):
         ),
     )
     tuner.search(**data)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     assert len(search.trials) >= 3
     # Each estimate and scope has a prefix of its own.
     most = 1 if name == "scales" else 0.8
@@ -191,7 +192,7 @@ def test_a_shared_prefix_logs_each_trial_s_own_sgd_rate(tmp_path):
     space |= {"cooldown": "linear"}
     tuner = tuner_in(tmp_path, space=space)
     tuner.search(**DATA, epochs=4)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     assert search.epochs_trained < search.epochs_unshared
     logged = {
         trial.plan.rho: run.history["sgd_learning_rate"]
@@ -231,7 +232,7 @@ def test_forked_scores_are_those_of_kerastuner_s_own_grid(tmp_path):
 def test_epochs_trained_are_the_prefix_and_the_forks(tmp_path):
     tuner = tuner_in(tmp_path)
     tuner.search(**DATA, epochs=8)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     # Switches after 4, 6 and 2 epochs: 8, then 2 + 2, then 6.
     trained = [run.trained_epochs for t in search.trials for run in t.runs]
     assert trained == [8, 4, 6]
@@ -268,7 +269,7 @@ def test_a_whole_training_equals_the_user_s_own_fit(tmp_path):
 def test_seeds_are_averaged_and_differ(tmp_path):
     tuner = tuner_in(tmp_path, seeds=2)
     tuner.search(**DATA, epochs=4)
-    for trial in searches.load(tuner.folder).trials:
+    for trial in record.load(tuner.folder).trials:
         scores = trial.scores("val_loss")
         assert len(set(scores)) == 2
         theirs = tuner.oracle.get_trial(trial.name).score
@@ -284,7 +285,7 @@ def test_thinned_out_snapshots_change_nothing_but_the_epochs(tmp_path):
         sizes = []
         tuner.report = lambda p, sizes=sizes: sizes.append(p.snapshot_bytes)
         tuner.search(**DATA, epochs=8)
-        search = searches.load(tuner.folder)
+        search = record.load(tuner.folder)
         scores.append([t.mean("val_loss") for t in search.trials])
         cost = search.epochs_trained
     assert scores[0] == scores[1]
@@ -350,7 +351,7 @@ def test_forked_tuner_with_other_oracles(name, tmp_path):
         max_epochs=6,
     )
     tuner.search(**DATA, epochs=6)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     assert len(search.trials) >= 4
     budgets = {trial.epochs for trial in search.trials}
     assert budgets == ({2, 6} if name == "hyperband" else {6})
@@ -365,7 +366,7 @@ def test_an_oracle_of_the_user_s_own(tmp_path):
     )
     tuner = tuner_in(tmp_path, oracle=oracle)
     tuner.search(**DATA, epochs=4)
-    assert len(searches.load(tuner.folder).trials) == 2
+    assert len(record.load(tuner.folder).trials) == 2
 
 
 def test_a_hypermodel_s_own_hyperparameters_are_searched_and_kept(tmp_path):
@@ -378,7 +379,7 @@ def test_a_hypermodel_s_own_hyperparameters_are_searched_and_kept(tmp_path):
 
     tuner = tuner_in(tmp_path, Inner(), {**POINTS, "fraction": [0.5, 0.25]})
     tuner.search(**DATA, epochs=4)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     assert len(search.trials) == 4
     recipe = tuner.recipe()
     assert recipe.hyperparameters == search.best.hyperparameters
@@ -393,7 +394,7 @@ def test_best_models_have_the_last_weights_of_the_best_trial(tmp_path):
     tuner.search(**DATA, epochs=4)
     model = tuner.get_best_models()[0]
     loss = model.evaluate(*DATA["validation_data"], verbose=0)[0]
-    best = searches.load(tuner.folder).best
+    best = record.load(tuner.folder).best
     assert loss == pytest.approx(best.mean("val_loss"), rel=1e-5)
 
 
@@ -417,7 +418,7 @@ def test_data_as_nests_weights_and_functions(tmp_path):
         epochs=2,
         validation_data=(nest, Y),
     )
-    assert len(searches.load(tuner.folder).trials) == 2
+    assert len(record.load(tuner.folder).trials) == 2
 
     def pipeline(seed, first_epoch, epochs):
         one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
@@ -425,7 +426,7 @@ def test_data_as_nests_weights_and_functions(tmp_path):
 
     tuner = tuner_in(tmp_path, project_name="function")
     tuner.search(pipeline, epochs=4, validation_data=(X, Y))
-    assert len(searches.load(tuner.folder).trials) == 3
+    assert len(record.load(tuner.folder).trials) == 3
 
 
 def test_arrays_come_in_the_precision_that_fit_gives_them(tmp_path):
@@ -469,7 +470,7 @@ def test_a_model_without_an_input_layer(tmp_path):
 
     tuner = tuner_in(tmp_path, unbuilt, {**POINTS, "fraction": [0.5, 1.0]})
     tuner.search(**DATA, epochs=2)
-    assert len(searches.load(tuner.folder).complete) == 2
+    assert len(record.load(tuner.folder).complete) == 2
 
 
 # ---- The space --------------------------------------------------------------
@@ -514,7 +515,7 @@ def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
     space |= {"scale": "number", "rho": [1.0, 1e3], "end": 1.0}
     tuner = tuner_in(tmp_path, space=space, seeds=2, prune=True)
     tuner.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     stopped = [t for t in search.trials if t.status == "stopped"]
     assert stopped, "a rho of a thousand is hopeless"
     for trial in stopped:
@@ -530,7 +531,7 @@ def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
         tmp_path, space=space, seeds=2, project_name="whole", directory=tmp_path
     )
     whole.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
-    all_of_it = searches.load(whole.folder)
+    all_of_it = record.load(whole.folder)
     assert search.epochs_trained < all_of_it.epochs_trained
     finished = {t.name: t.scores("val_loss") for t in search.complete}
     for trial in all_of_it.complete:
@@ -554,7 +555,7 @@ def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
 
     tuner = tuner_in(tmp_path, mse, space, seeds=2)
     tuner.search(X, X, epochs=8, validation_data=(X, X))
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     statuses = {t.plan.rho: t.status for t in search.trials}
     assert [s for rho, s in statuses.items() if rho > 1e9] == ["diverged"] * 4
     assert statuses[1.0] == statuses[2.0] == "finished"
@@ -570,7 +571,7 @@ def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     data = {**DATA, "epochs": 4}
     tuner.search(**data)
     tuner.run_references(**data)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     assert list(search.references) == ["default", "adam", "sgd"]
     half = next(t for t in search.trials if t.plan.fraction == 0.5)
     (default,), (trained,) = search.references["default"].runs, half.runs
@@ -707,7 +708,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
         )
         assert process.returncode == code, process.stderr.decode()[-2000:]
         if code:
-            partly = searches.load(tmp_path / "killed" / "hybrid")
+            partly = record.load(tmp_path / "killed" / "hybrid")
             finished = sum(len(t.runs) for t in partly.trials)
             assert finished < 6
             assert (finished > 0) == (kill_at > 3)
@@ -717,7 +718,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     def results(folder):
         return {
             trial.name: (trial.plan, [run.history for run in trial.runs])
-            for trial in searches.load(folder).trials
+            for trial in record.load(folder).trials
         }
 
     assert results(tmp_path / "killed" / "hybrid") == results(tuner.folder)
@@ -739,13 +740,13 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     tuner = tuner_in(tmp_path, seeds=2)
     with pytest.raises(ValueError, match="There is no room for .*epoch-"):
         tuner.search(**DATA, epochs=8)
-    kept = searches.load(tuner.folder)
+    kept = record.load(tuner.folder)
     assert sum(len(t.runs) for t in kept.trials) == 1
     assert not list(tmp_path.rglob("*.partial"))
     monkeypatch.setattr(np, "savez", save)
     again = tuner_in(tmp_path, seeds=2)
     again.search(**DATA, epochs=8)
-    found = searches.load(again.folder)
+    found = record.load(again.folder)
     assert len(found.complete) == 3
     assert found.trials[0].runs[0] == kept.trials[0].runs[0]
 
@@ -764,8 +765,8 @@ def test_damaged_snapshots_are_named_and_trained_again(tmp_path):
     with pytest.warns(UserWarning, match=r"epoch-\d+.npz: not readable"):
         tuner.search(**DATA, epochs=4)
     for ours, theirs in zip(
-        searches.load(tuner.folder).trials,
-        searches.load(whole.folder).trials,
+        record.load(tuner.folder).trials,
+        record.load(whole.folder).trials,
         strict=True,
     ):
         assert ours.runs[0].history == theirs.runs[0].history
@@ -795,7 +796,7 @@ def test_damaged_records_are_named(tmp_path, change):
             content[name] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"seed-0.json"):
-        searches.load(tuner.folder)
+        record.load(tuner.folder)
 
 
 def test_kerastuner_s_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
@@ -1033,7 +1034,7 @@ def test_a_search_of_another_model_with_the_same_weights(tmp_path):
     del content["seeds"]
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"search\.json: missing.*seeds"):
-        searches.load(path.parent)
+        record.load(path.parent)
 
 
 def test_references_need_a_learning_rate(tmp_path):
@@ -1065,7 +1066,7 @@ def test_fractions_of_one_epoch_are_trained_once(tmp_path):
     space = {**POINTS, "fraction": [0.5, 0.55, 0.45, 0.25]}
     tuner = tuner_in(tmp_path, space=space)
     tuner.search(**DATA, epochs=4)
-    search = searches.load(tuner.folder)
+    search = record.load(tuner.folder)
     trained = [run.trained_epochs for t in search.trials for run in t.runs]
     assert trained == [4, 0, 0, 3]
     assert len({t.mean("val_loss") for t in search.trials}) == 2
@@ -1091,7 +1092,7 @@ def test_references_are_whole_trainings(tmp_path, prune):
     tuner = tuner_in(tmp_path, prune=prune, seeds=2)
     tuner.search(**DATA, epochs=8)
     tuner.run_references(**DATA, epochs=8)
-    for trial in searches.load(tuner.folder).references.values():
+    for trial in record.load(tuner.folder).references.values():
         assert trial.status == "finished"
         assert [len(run.history["loss"]) for run in trial.runs] == [8, 8]
 
@@ -1116,7 +1117,7 @@ def test_no_finished_trial(tmp_path):
     with pytest.raises(ValueError, match="No trial of the full budget"):
         tuner.recipe()
     with pytest.raises(ValueError, match="not readable"):
-        searches.load(tmp_path / "elsewhere")
+        record.load(tmp_path / "elsewhere")
 
 
 # ---- Chief and workers ------------------------------------------------------
@@ -1124,8 +1125,8 @@ def test_no_finished_trial(tmp_path):
 WORKER = """
 import sys
 sys.path.insert(0, {tests!r})
-from keras_hybrid import workers
-workers.die_with_parent()
+from keras_hybrid._support import processes
+processes.die_with_parent()
 import test_tuner as t
 tuner = t.tuner_in({folder!r}, seeds=2, space=t.POINTS)
 tuner.search(**t.DATA, epochs=8)
@@ -1154,7 +1155,7 @@ def _processes(script):
     not os.path.isdir("/proc"), reason="finds processes in /proc"
 )
 def test_chief_and_workers_survive_kills(tmp_path):
-    from keras_hybrid import workers
+    from keras_hybrid._support import processes
 
     script = tmp_path / "worker.py"
     folder = tmp_path / "shared"
@@ -1178,7 +1179,7 @@ def test_chief_and_workers_survive_kills(tmp_path):
             killed.append("chief")
 
     started = time.monotonic()
-    workers.run(
+    processes.run(
         [sys.executable, str(script)],
         2,
         folder / "hybrid",
@@ -1188,12 +1189,12 @@ def test_chief_and_workers_survive_kills(tmp_path):
     assert time.monotonic() - started < 240
     assert killed == ["tuner1", "chief"]
     assert _processes(script) == {}, "no orphans"
-    search = searches.load(folder / "hybrid")
+    search = record.load(folder / "hybrid")
     assert len(search.complete) == 3
     alone = tuner_in(tmp_path / "alone", seeds=2)
     alone.search(**DATA, epochs=8)
     expected = {
-        t.plan: t.scores("val_loss") for t in searches.load(alone.folder).trials
+        t.plan: t.scores("val_loss") for t in record.load(alone.folder).trials
     }
     assert {t.plan: t.scores("val_loss") for t in search.trials} == expected
 
@@ -1203,24 +1204,24 @@ def _ends(code):
 
 
 def test_workers_that_keep_dying_end_the_search(tmp_path):
-    from keras_hybrid import workers
+    from keras_hybrid._support import processes
 
     with pytest.raises(ValueError, match="has died 4 times"):
-        workers.run(_ends(1), 1, tmp_path)
+        processes.run(_ends(1), 1, tmp_path)
 
 
 def test_a_clear_error_of_a_worker_is_not_repeated(tmp_path):
-    from keras_hybrid import workers
+    from keras_hybrid._support import processes
 
     with pytest.raises(ValueError, match="ended with the error above"):
-        workers.run(_ends(2), 1, tmp_path)
+        processes.run(_ends(2), 1, tmp_path)
 
 
 def test_a_search_in_which_nothing_happens_is_given_up(tmp_path):
-    from keras_hybrid import workers
+    from keras_hybrid._support import processes
 
     sleeping = [sys.executable, "-c", "import time; time.sleep(600)"]
     started = time.monotonic()
     with pytest.raises(ValueError, match="Nothing has happened"):
-        workers.run(sleeping, 1, tmp_path, stall_limit=1)
+        processes.run(sleeping, 1, tmp_path, stall_limit=1)
     assert time.monotonic() - started < 30

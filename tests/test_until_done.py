@@ -13,8 +13,8 @@ from keras_hybrid import (
     HybridOptimizer,
     SwitchCallback,
     TrainUntilDone,
-    averages,
 )
+from keras_hybrid.callbacks import averages
 from keras_hybrid.transitions import Cooldown, Hard
 from keras_hybrid.triggers import AtEpoch, AtStep, MetricReached, Plateau, Slope
 

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from keras_hybrid import checks
+from keras_hybrid._support import checks
 
 # Each is called with the output of the one before it.
 Builder = Callable[[], list[Callable[..., Any]]]

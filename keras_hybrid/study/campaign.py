@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import checks, files
+from keras_hybrid._support import checks, files
 from keras_hybrid.study import arms as all_arms
 from keras_hybrid.study import protocol, trace, tuning
 from keras_hybrid.study.arms import Arm

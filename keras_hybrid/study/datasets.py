@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from keras_hybrid import batches, checks
+from keras_hybrid import batches
+from keras_hybrid._support import checks
 from keras_hybrid.study import photographs
 from keras_hybrid.study.photographs import Photographs
 

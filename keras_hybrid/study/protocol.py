@@ -12,14 +12,15 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import checks, files, snapshot
+from keras_hybrid._support import checks, files
+from keras_hybrid._support.versions import versions
+from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import architectures, datasets
 from keras_hybrid.study.arms import ARMS, DEFAULT_ARMS, Arm, Budget
 from keras_hybrid.study.record import LATER, DamagedRecord, Run
-from keras_hybrid.switching import SwitchCallback
 from keras_hybrid.triggers import EpochTrigger
-from keras_hybrid.versions import versions
 
 __all__ = ["ARMS", "DEFAULT_ARMS", "Arm", "Budget", "compare", "train"]
 

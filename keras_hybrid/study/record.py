@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_hybrid import files
+from keras_hybrid._support import files
 
 FORMAT = 1
 STATUSES = ("finished", "diverged")

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from keras_hybrid import averages, files
+from keras_hybrid._support import files
+from keras_hybrid._support.versions import versions
+from keras_hybrid.callbacks import averages
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import datasets, protocol
 from keras_hybrid.study.cells import Cell
 from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import EpochTrigger, Plateau, Slope
-from keras_hybrid.versions import versions
 
 FORMAT = 1
 SHARE = 0.5

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import checks
+from keras_hybrid._support import checks
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.study import architectures, datasets

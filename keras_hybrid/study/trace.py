@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid import files
+from keras_hybrid._support import files
+from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.study import datasets
 from keras_hybrid.study.arms import Arm
 from keras_hybrid.study.protocol import Trainer
-from keras_hybrid.switching import SwitchCallback
 
 FORMAT = 1
 

@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from keras_hybrid.study.glance import entry
+from keras_hybrid.reports.glance import entry
+from keras_hybrid.reports.study import MISSING, escaped_markdown, p_text
 from keras_hybrid.study.record import Run
-from keras_hybrid.study.report import MISSING, escaped_markdown, p_text
 from keras_hybrid.study.statistics import (
     Interval,
     holm,

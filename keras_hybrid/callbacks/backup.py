@@ -10,8 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_hybrid import checks, snapshot
-from keras_hybrid.fits import build_once, unwrapped_optimizer
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks.models import build_once, unwrapped_optimizer
 
 # A list beside the metrics' own: the finished epochs, then the next one. No
 # metric can be called so.

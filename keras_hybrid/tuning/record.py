@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_hybrid import files
+from keras_hybrid._support import files
 from keras_hybrid.recipes import Plan
 
 FORMAT = 1

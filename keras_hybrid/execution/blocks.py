@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_hybrid import execution
-from keras_hybrid.layouts import Layout
+from keras_hybrid.execution import functions
+from keras_hybrid.execution.layouts import Layout
 from keras_hybrid.rules import Formula, Settings
 from keras_hybrid.units import Units
 
@@ -123,12 +123,12 @@ def update(
     ) -> None:
         import tensorflow as tf
 
-        values = [execution.value(h, dtype, units.shape) for h in handles]
+        values = [functions.value(h, dtype, units.shape) for h in handles]
         new = _loop(formula, phase, units, settings, grad, values, zero)
         for handle, value in zip(handles, new, strict=True):
             tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
-    execution.shared(("blocks", formula.key, phase, units, dtype), whole)(
+    functions.shared(("blocks", formula.key, phase, units, dtype), whole)(
         list(handles), grad, settings, zero
     )
 

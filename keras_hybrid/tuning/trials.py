@@ -15,12 +15,13 @@ import numpy as np
 import tensorflow as tf
 from keras_tuner.errors import FatalTypeError, FatalValueError
 
-from keras_hybrid import batches, checks
-from keras_hybrid.fits import build_once, hybrid_optimizer
-from keras_hybrid.prefix import Prefix, Recorder
+from keras_hybrid import batches
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks.models import build_once, hybrid_optimizer
+from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.recipes import Plan
-from keras_hybrid.searches import Trained
-from keras_hybrid.switching import SwitchCallback
+from keras_hybrid.tuning.prefix import Prefix, Recorder
+from keras_hybrid.tuning.record import Trained
 
 
 def mean_metrics(runs: Sequence[Trained]) -> dict[str, float]:

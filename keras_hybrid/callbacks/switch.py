@@ -8,15 +8,16 @@ from typing import Any
 
 import keras
 
-from keras_hybrid import checks, looks
-from keras_hybrid.companions import Companion
-from keras_hybrid.fits import build_optimizer, hybrid_optimizer, say
-from keras_hybrid.horizon import Horizon
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks import looks
+from keras_hybrid.callbacks.horizon import Horizon
+from keras_hybrid.callbacks.models import build_optimizer, hybrid_optimizer, say
 from keras_hybrid.optimizer import (
     EPOCH_STATE_SIZE,
     HybridOptimizer,
     NoEstimate,
 )
+from keras_hybrid.optimizer.companions import Companion
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
 

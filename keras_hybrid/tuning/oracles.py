@@ -11,7 +11,7 @@ from typing import Any
 
 import keras_tuner
 
-from keras_hybrid import checks, files
+from keras_hybrid._support import checks, files
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jinja2
 
-from keras_hybrid import files
+from keras_hybrid._support import files
 
 
 def _source(name: str) -> str:
-    return (resources.files("keras_hybrid.study") / name).read_text("utf-8")
+    return (resources.files("keras_hybrid.reports") / name).read_text("utf-8")
 
 
 def write(path: Path | str, template: str, **values: Any) -> None:

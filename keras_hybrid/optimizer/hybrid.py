@@ -12,20 +12,21 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import (
+from keras_hybrid import recipes, rules
+from keras_hybrid._support import checks
+from keras_hybrid.execution import (
+    backends,
     blocks,
-    checks,
     clusters,
-    companions,
-    execution,
+    functions,
     kernels,
-    recipes,
-    rules,
-    statistics,
+    replicas,
+    sums,
 )
-from keras_hybrid.companions import Companion
+from keras_hybrid.execution.layouts import PLANNED, Layout, settings_of
 from keras_hybrid.groups import SCOPES, Groups, grouped
-from keras_hybrid.layouts import PLANNED, Layout, settings_of
+from keras_hybrid.optimizer import companions
+from keras_hybrid.optimizer.companions import Companion
 from keras_hybrid.scales import (
     LearningRate,
     Scale,
@@ -228,7 +229,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self._rebindable = False
         self._clips_in_update = False
         self._keep_unless: Tensor | None = None
-        self._functions = execution.Functions()
+        self._functions = functions.Functions()
         # Those of the callback that runs: see `accompany`.
         self._before_saving: Callable[[], None] | None = None
         self._companion: Companion | None = None
@@ -289,8 +290,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """
         if self.built:
             return
-        execution.check_strategy(self)
-        if self.jit_compile is True and execution.strategy_is_active():
+        replicas.check_strategy(self)
+        if self.jit_compile is True and backends.strategy_is_active():
             raise ValueError(
                 "`jit_compile` must be 'auto' or False under a tf.distribute "
                 "strategy, which cannot run inside XLA. Received: "
@@ -298,7 +299,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             )
         super().build(variables)
         # Then its variables have no values yet, let alone restored ones.
-        self._built_in_graph = execution.inside_a_graph()
+        self._built_in_graph = backends.inside_a_graph()
         self._build_groups(variables)
         self._first_moments, self._second_moments = (
             self.add_optimizer_variables(
@@ -411,7 +412,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         Under a tf.distribute strategy that is after the sum over the replicas
         (Keras clips each replica's gradient): so it equals one device.
         """
-        execution.check_strategy(self)
+        replicas.check_strategy(self)
         # JAX's `fit` gives the variables' values in their order, and no more.
         if self._rebindable and keras.backend.backend() != "jax":
             raise ValueError(
@@ -431,7 +432,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         Keras' Adam squares each duplicate index alone; the dense gradient is
         the gradient.
         """
-        grads = [execution.dense(g) for g in grads]
+        grads = [backends.dense(g) for g in grads]
         if self._clips_in_update:
             return grads
         clipped = super()._clip_gradients(grads)
@@ -445,7 +446,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> None:
         """Keras' average of the weights, compiled into one pass."""
         average = super()._update_model_variables_moving_average
-        if self.jit_compile is False or not execution.can_compile():
+        if self.jit_compile is False or not backends.can_compile():
             average(trainable_variables)
             return
         self._functions.call(
@@ -479,14 +480,14 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         indices = tuple(self._get_variable_index(v) for v in variables)
         rate = ops.cast(ops.convert_to_tensor(learning_rate), self._state_dtype)
         step = ops.cast(self.iterations, self._switch_steps.dtype)
-        if execution.strategy_is_active():
+        if backends.strategy_is_active():
             self._distributed_update(variables, indices, grads, rate, step)
-        elif not execution.can_compile():
+        elif not backends.can_compile():
             with self._unless_skipped(grads):
                 self._update(variables, indices, grads, rate, step)
         else:
             run = functools.partial(self._dispatch, variables, indices)
-            if execution.inside_a_graph():
+            if backends.inside_a_graph():
                 run(list(grads), rate, step)
             else:
                 self._functions.call(
@@ -510,7 +511,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 "plan": {**plan, "scales": self._scales_of(plan)},
                 "grads": list(grads),
                 "clips": self._clip_scales(grads),
-                "handles": [[execution.handle(s) for s in x] for x in slots],
+                "handles": [[functions.handle(s) for s in x] for x in slots],
             }
             layouts = self._layouts(variables, indices)
             run = functools.partial(self._run_phase, layouts)
@@ -521,7 +522,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 number = plan["phase"] + len(self._phases) * ops.cast(
                     ops.any(fires), "int32"
                 )
-                estimate = execution.case(
+                estimate = functions.case(
                     number,
                     [
                         functools.partial(run, phase, fires=fires)
@@ -531,7 +532,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                     arguments,
                 )
             else:
-                execution.case(
+                functions.case(
                     plan["phase"],
                     [functools.partial(run, phase) for phase in self._phases],
                     arguments,
@@ -539,7 +540,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             if self._needs:
                 fires = self._observe(variables, indices, grads, plan)
             if self.trigger is not None:
-                execution.run_if(
+                functions.run_if(
                     ops.any(fires),
                     lambda: self._switch_where(
                         fires, plan, estimate or self._estimate(plan)
@@ -547,7 +548,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 )
 
         if self.skip_nonfinite:
-            execution.run_if(self._count_if_skipped(grads), update)
+            functions.run_if(self._count_if_skipped(grads), update)
         else:
             update()
 
@@ -653,7 +654,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         slots: list[Any] = [None] * len(layouts)
         for layout, handles in zip(layouts, arguments["handles"], strict=True):
             slots[layout.index] = [
-                execution.value(handles[i], layout.dtype, layout.units.shape)
+                functions.value(handles[i], layout.dtype, layout.units.shape)
                 for i in (1, -1)
             ]
         return list(self._estimate(arguments["plan"], slots))
@@ -798,7 +799,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if not self.clipnorm and not self.global_clipnorm:
             return [None] * len(grads)
         squares = [
-            execution.square_sum(ops.cast(g, rules.update_dtype(g)))
+            backends.square_sum(ops.cast(g, rules.update_dtype(g)))
             for g in grads
         ]
         if self.clipnorm:
@@ -825,7 +826,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _plan(self, rate: Tensor, step: Tensor) -> dict[str, Tensor]:
         """What the update needs, one entry a group (or a variable)."""
         dtype = self._state_dtype
-        switch_steps = execution.read(self._switch_steps)
+        switch_steps = backends.read(self._switch_steps)
         switched = switch_steps >= 0
         position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
         factor = ops.ones_like(position)
@@ -835,19 +836,19 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 switched, self.cooldown.factor(position, *spans), factor
             )
         momentum = self._sgd_momentum
-        scale_cut = execution.read(self._scale_cut)
+        scale_cut = backends.read(self._scale_cut)
         rates = rate * factor
         sgd_rates = rates
         if self._sgd_schedule is not None:
             scheduled = _per_entry(self._sgd_schedule, position)
             sgd_rates = scheduled / (1 - momentum) * factor
-        weights = execution.read(self._weights)
+        weights = backends.read(self._weights)
         beta_1 = _constant(self.beta_1, dtype)
         # Of the first moment: what was skipped did not change it.
         skipped = ops.cast(self._skipped_steps, step.dtype)
         updates = ops.cast(step - skipped + 1, dtype)
-        adaptive_steps = execution.read(self._adaptive_steps)
-        kept = 1 - execution.read(self._forgets)
+        adaptive_steps = backends.read(self._adaptive_steps)
+        kept = 1 - backends.read(self._forgets)
         plan = {
             "phase": self._phase_number(weights, kept),
             "step": step,
@@ -867,7 +868,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         }
         if isinstance(self._sgd_rate, float):
             # Fixed in the first update after the switch whose rate is not 0.
-            scales = execution.read(self._scales)
+            scales = backends.read(self._scales)
             unset = ops.logical_and(
                 spread(self._groups.spread(switched), self._units),
                 ops.logical_and(scales == 0, rate > 0),
@@ -883,7 +884,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 rules.bias_correction(
                     plan["correction_1"], plan["correction_2"]
                 ),
-                execution.read(self._frozen_corrections),
+                backends.read(self._frozen_corrections),
             )
             multiplier = _constant(self.scale_multiplier, dtype)
             plan["frozen_rates"] = (
@@ -894,8 +895,8 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _cooldown_spans(self, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the updates after the switch, and those before it."""
         dtype = self._state_dtype
-        steps = ops.cast(execution.read(self._training_steps), dtype)
-        start = ops.cast(execution.read(self._phase_start), dtype)
+        steps = ops.cast(backends.read(self._training_steps), dtype)
+        start = ops.cast(backends.read(self._phase_start), dtype)
         switched_at = ops.cast(switch_steps, dtype)
         remaining = ops.where(steps < 0, math.inf, steps - switched_at)
         return ops.cast(remaining, dtype), switched_at - start
@@ -906,7 +907,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             return ops.ones(self._scales.shape, self._state_dtype)
         if "fixed_scales" in plan:
             return plan["fixed_scales"]
-        return execution.read(self._scales)
+        return backends.read(self._scales)
 
     # ---- State after the update ---------------------------------------------
 
@@ -955,11 +956,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             "clips": self._clip_scales(grads),
         }
         slots = [s[1:] for s in self._slots_of(variables, indices)]
-        if execution.can_compile() and self.jit_compile is not False:
+        if backends.can_compile() and self.jit_compile is not False:
             arguments["handles"] = [
-                [execution.handle(x) for x in own] for own in slots
+                [functions.handle(x) for x in own] for own in slots
             ]
-            sums = statistics.compiled(
+            found = sums.compiled(
                 self._formula,
                 sorted(self._needs),
                 layouts,
@@ -970,11 +971,11 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             every = settings_of(
                 plan, layouts, self._units, arguments["clips"], "adaptive"
             )
-            sums = [
+            found = [
                 self._sums(own, grad, settings)
                 for own, grad, settings in zip(slots, grads, every, strict=True)
             ]
-        return self._take(sums, indices, plan)
+        return self._take(found, indices, plan)
 
     def _take(
         self,
@@ -1001,7 +1002,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """Returns the needed sums over one variable's weights."""
         values = [ops.convert_to_tensor(x) for x in slots]
         names = sorted(self._needs)
-        terms = statistics.terms(
+        terms = sums.terms(
             self._formula, names, settings, grad, values, self._state_dtype
         )
         return {name: ops.sum(term) for name, term in terms.items()}
@@ -1031,7 +1032,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             for name in sorted(self._scale.needs)
         }
         present = self._scale_group_presence(active_of, indices) > 0
-        state = [execution.read(s) for s in self._scale_state]
+        state = [backends.read(s) for s in self._scale_state]
         new = self._scale.update(state, totals, present, self.beta_2)
         for slot, value in zip(self._scale_state, new, strict=True):
             self.assign(slot, value)
@@ -1063,7 +1064,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     ) -> Tensor:
         """Updates the trigger's state, returns which groups it fires for."""
         signals = Signals(
-            step=plan["step"] - execution.read(self._phase_start),
+            step=plan["step"] - backends.read(self._phase_start),
             learning_rate=plan["rate"],
             correction_1=plan["correction_1"],
             correction_2=plan["correction_2"],
@@ -1071,7 +1072,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
             beta_2=self.beta_2,
             **sums,
         )
-        state = [execution.read(s) for s in self._trigger_state]
+        state = [backends.read(s) for s in self._trigger_state]
         fires, new_state = self.trigger.update(state, signals)
         for slot, value in zip(self._trigger_state, new_state, strict=True):
             self.assign(slot, value)
@@ -1111,12 +1112,12 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         switch_steps = ops.where(fires, plan["step"] + 1, plan["switch_steps"])
         fresh = self._groups.spread(fires)
         if not self.carry_momentum:
-            forgets = execution.read(self._forgets)
+            forgets = backends.read(self._forgets)
             self.assign(
                 self._forgets, ops.where(fresh, ops.ones_like(forgets), forgets)
             )
         if self._sgd_rate is None:
-            scales = execution.read(self._scales)
+            scales = backends.read(self._scales)
             of_units = spread(fresh, self._units)
             self.assign(self._scales, ops.where(of_units, rho, scales))
         self.assign(self._switch_steps, switch_steps)
@@ -1143,7 +1144,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         if isinstance(self._scale, Slots):
             rho, exists = self._estimate_from_slots(plan, slots)
         else:
-            state = [execution.read(s) for s in self._scale_state]
+            state = [backends.read(s) for s in self._scale_state]
             rho, exists = self._scale.estimate(state, self._scale_groups)
         return rho * _constant(self.scale_multiplier, dtype), exists
 
@@ -1185,7 +1186,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         """The plan of the update made last, as far as a switch reads it."""
         step = ops.cast(self.iterations, self._switch_steps.dtype) - 1
         plan = self._plan(ops.ones((), self._state_dtype), step)
-        adaptive_steps = execution.read(self._adaptive_steps)
+        adaptive_steps = backends.read(self._adaptive_steps)
         beta_2 = _constant(self.beta_2, self._state_dtype)
         correction_2 = 1 - ops.power(beta_2, adaptive_steps)
         return {**plan, "correction_2": correction_2}
@@ -1236,7 +1237,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
                 self._switch_if_any(fires, whole)
 
         with self._unless_skipped(summed):
-            execution.update_on_replicas(
+            replicas.update_on_replicas(
                 self._distribution_strategy, pairs, plan, one, finish
             )
 
@@ -1248,7 +1249,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         JAX's `fit` keeps them in its own hands between the batches: what is
         read then is void, and what is assigned is lost.
         """
-        if self.built and not execution.is_readable(self._iterations):
+        if self.built and not backends.is_readable(self._iterations):
             raise ValueError(
                 "On JAX, `fit` holds the optimizer's state between batches: "
                 "reach it through the callback's `self.model.optimizer`, or "
@@ -1287,10 +1288,10 @@ class HybridOptimizer(keras.optimizers.Optimizer):
     def _length_is_known(self) -> bool:
         if self._told_training_steps is not None:
             return True
-        if self._built_in_graph or not execution.is_readable(self._iterations):
+        if self._built_in_graph or not backends.is_readable(self._iterations):
             return False
         # A restored optimizer has it in its variable alone.
-        with execution.outside_the_graph():
+        with backends.outside_the_graph():
             return self.training_steps is not None
 
     def switch(self) -> None:
@@ -1459,7 +1460,7 @@ class HybridOptimizer(keras.optimizers.Optimizer):
         self, name: str, function: Callable[..., Any], *arguments: Tensor
     ) -> Any:
         """Computes an answer, traced once: callbacks ask at each epoch."""
-        if execution.can_compile() and not execution.strategy_is_active():
+        if backends.can_compile() and not backends.strategy_is_active():
             return self._functions.call(
                 ("asked", name), function, *arguments, jit=False
             )

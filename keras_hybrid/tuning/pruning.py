@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_hybrid.searches import Search
+from keras_hybrid.tuning.record import Search
 
 History = dict[str, list[float]]
 # From where on a training is judged: a third of the way from its switch.

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_hybrid import checks, execution, snapshot
-from keras_hybrid.fits import build_optimizer, hybrid_optimizer, say
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks.models import build_optimizer, hybrid_optimizer, say
+from keras_hybrid.execution import backends
 from keras_hybrid.optimizer import HybridOptimizer
 
 # Weights whose norm grows tenfold between two snapshots have exploded; with
@@ -328,7 +330,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     def _weight_norm(self) -> float:
         total = 0.0
         for variable in self.model.trainable_variables:
-            square = execution.square_sum(ops.cast(variable, "float32"))
+            square = backends.square_sum(ops.cast(variable, "float32"))
             # As numpy: a torch tensor would carry its gradient.
             total += float(ops.convert_to_numpy(square))
         return math.sqrt(total)

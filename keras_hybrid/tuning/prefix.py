@@ -20,10 +20,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from keras_hybrid import checks, files, snapshot
-from keras_hybrid.fits import hybrid_optimizer
+from keras_hybrid._support import checks, files
+from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.scales import Number, scale_of
-from keras_hybrid.switching import SwitchCallback
 from keras_hybrid.triggers import EpochTrigger, Signals, StepTrigger
 
 Tensor = Any

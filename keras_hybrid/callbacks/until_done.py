@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from keras_hybrid import averages, checks
-from keras_hybrid.fits import hybrid_optimizer
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks import averages
+from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.callbacks.switch import SwitchCallback, has_cooled_down
 from keras_hybrid.optimizer import HybridOptimizer
-from keras_hybrid.switching import SwitchCallback, has_cooled_down
 from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import EpochTrigger, Plateau, Slope, StepTrigger
 

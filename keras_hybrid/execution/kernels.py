@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras_hybrid.layouts import Layout
+from keras_hybrid.execution.layouts import Layout
 from keras_hybrid.rules import Formula, Settings, clipped
 from keras_hybrid.transitions import Blend, Hard
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_hybrid import execution
-from keras_hybrid.layouts import Layout, settings_of
+from keras_hybrid.execution import functions
+from keras_hybrid.execution.layouts import Layout, settings_of
 from keras_hybrid.rules import Formula
 from keras_hybrid.units import Units
 
@@ -53,7 +53,7 @@ def update(
             frozen = phase == "sgd" and layout.freezes
             changed = handles[:2] if phase == "sgd" else handles
             values = [
-                execution.value(h, layout.dtype, layout.units.shape)
+                functions.value(h, layout.dtype, layout.units.shape)
                 for h in (handles if frozen else changed)
             ]
             new = formula.new_values(phase, settings, grad, *values)
@@ -64,4 +64,4 @@ def update(
         whole(arguments)
         return
     key = ("cluster", formula.key, phase, tuple(layouts), tuple(units))
-    execution.shared(key, whole)(arguments)
+    functions.shared(key, whole)(arguments)

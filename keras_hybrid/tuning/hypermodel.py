@@ -9,11 +9,16 @@ import keras
 import keras_tuner
 from keras_tuner.errors import FatalValueError
 
-from keras_hybrid import checks
-from keras_hybrid.fits import hybrid_optimizer
+from keras_hybrid._support import checks
+from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan
-from keras_hybrid.trials import Fit, copy_values, mean_metrics, train_whole
 from keras_hybrid.triggers import ProjectionConverged
+from keras_hybrid.tuning.trials import (
+    Fit,
+    copy_values,
+    mean_metrics,
+    train_whole,
+)
 
 PREFIX = "hybrid/"
 

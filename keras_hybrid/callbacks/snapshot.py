@@ -16,8 +16,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_hybrid import companions, files
-from keras_hybrid.fits import unwrapped_optimizer
+from keras_hybrid._support import files
+from keras_hybrid.callbacks.models import unwrapped_optimizer
+from keras_hybrid.optimizer import companions
 
 
 class DamagedSnapshot(ValueError):

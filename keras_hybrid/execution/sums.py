@@ -13,8 +13,8 @@ from typing import Any
 
 from keras import ops
 
-from keras_hybrid import blocks, execution
-from keras_hybrid.layouts import Layout, anywhere, settings_of
+from keras_hybrid.execution import blocks, functions
+from keras_hybrid.execution.layouts import Layout, anywhere, settings_of
 from keras_hybrid.rules import Formula, Settings, clipped, update_dtype
 
 Tensor = Any
@@ -80,7 +80,7 @@ def compiled(
         layout: Layout, settings: Settings, grad: Tensor, handles: list[Tensor]
     ) -> dict[str, Tensor]:
         slots = [
-            execution.value(h, layout.dtype, layout.units.shape)
+            functions.value(h, layout.dtype, layout.units.shape)
             for h in handles
         ]
 
@@ -91,7 +91,7 @@ def compiled(
 
     for i, layout in enumerate(layouts):
         if large[i]:
-            function = execution.shared(
+            function = functions.shared(
                 ("sums", formula.key, tuple(names), anywhere(layout), dtype),
                 functools.partial(one, layout),
             )
@@ -108,7 +108,7 @@ def compiled(
                 one(*x) for x in zip(small, every, grads, handles, strict=True)
             ]
 
-        function = execution.shared(
+        function = functions.shared(
             ("sums", formula.key, tuple(names), tuple(small), dtype), together
         )
         own = [

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_hybrid.recipes import Plan, Recipe
-from keras_hybrid.searches import REFERENCES, Search, Trial
-from keras_hybrid.study import figures, pages, report
-from keras_hybrid.study.report import MISSING, Verdict
+from keras_hybrid.reports import figures, pages, study
+from keras_hybrid.reports.study import MISSING, Verdict
 from keras_hybrid.study.statistics import holm, paired_difference
 from keras_hybrid.study.summary import Difference
+from keras_hybrid.tuning.record import REFERENCES, Search, Trial
 
 NEVER = "-"
 NOTES = (
@@ -293,11 +293,11 @@ def markdown_table(search: Search) -> str:
         [column.header for column in columns],
         ["---"] * len(columns),
     ] + [
-        [report.escaped_markdown(column.text(entry)) for column in columns]
+        [study.escaped_markdown(column.text(entry)) for column in columns]
         for entry in (*summary.entries, *summary.references.values())
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    shared, cost = map(report.escaped_markdown, (summary.shared, summary.cost))
+    shared, cost = map(study.escaped_markdown, (summary.shared, summary.cost))
     return f"{shared}\n\n{table}\n\n{cost}"
 
 
@@ -563,7 +563,7 @@ def _verdict(
     if unit.factor == 100:
         numbers += " points"
     if math.isfinite(difference.p_holm):
-        p = report.p_text(difference)
+        p = study.p_text(difference)
         numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
     if best.trial.plan == reference.trial.plan and best.scores == (
         reference.scores

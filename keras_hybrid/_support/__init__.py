@@ -1,0 +1,1 @@
+"""What is not about optimizers: checks, files, processes, versions."""

@@ -1,0 +1,1 @@
+"""Where an update runs: compiled, dispatched, on replicas, on which backend."""

@@ -1,0 +1,98 @@
+"""The update under a tf.distribute strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+Tensor = Any
+
+
+def check_strategy(optimizer: Any) -> None:
+    """Refuses a tf.distribute strategy that `optimizer` cannot run under.
+
+    Raises:
+        ValueError: If it is not the one that it was made under, or Keras'
+            own part of the update cannot be traced there.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    active = tf.distribute.get_strategy()
+    if active is not optimizer._distribution_strategy:
+        raise ValueError(
+            "The optimizer must be created inside the scope of the "
+            "tf.distribute strategy that trains it, as must the model: `with "
+            "strategy.scope(): ...`. Received: an optimizer created under "
+            f"{_strategy_name(optimizer._distribution_strategy)}, used under "
+            f"{_strategy_name(active)}"
+        )
+    if (
+        tf.executing_eagerly()
+        or tf.__internal__.distribute.strategy_supports_no_merge_call()
+        or isinstance(active, tf.distribute.OneDeviceStrategy)
+    ):
+        return
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        value = getattr(optimizer, name)
+        if value and (name[:3] != "ema" or optimizer.use_ema):
+            raise ValueError(
+                f"`{name}` must be None under a tf.distribute strategy with "
+                "replicas: Keras cannot compile it there (keras #20582); a "
+                "model compiled with run_eagerly=True can have it. Received: "
+                f"{name}={value!r}"
+            )
+
+
+def _strategy_name(strategy: Any) -> str:
+    name = type(strategy).__name__
+    return "no strategy" if name.startswith("_Default") else name
+
+
+def update_on_replicas(
+    strategy: Any,
+    pairs: Sequence[tuple[Tensor, Any]],
+    plan: Callable[[], tuple[Any, Sequence[Any]]],
+    one: Callable[[int, Any, Tensor, Any], dict[str, Tensor]],
+    finish: Callable[[Any, list[dict[str, Tensor]]], None],
+) -> None:
+    """Updates every variable where it lives, as Keras' own optimizers do.
+
+    The gradients are summed over the replicas already, so all replicas
+    compute the same statistics, and the first one's are taken.
+
+    Args:
+        strategy: The tf.distribute strategy.
+        pairs: Gradients and variables.
+        plan: Returns what the update needs, and the settings of each variable.
+        one: Updates variable i, given it, its gradient and its settings;
+            returns its statistics.
+        finish: Takes the plan and all statistics.
+    """
+    import tensorflow as tf
+
+    def update(strategy: Any, pairs: Sequence[tuple[Tensor, Any]]) -> None:
+        whole, each = plan()
+        sums = []
+        for i, ((grad, variable), settings) in enumerate(
+            zip(pairs, each, strict=True)
+        ):
+            parts = strategy.extended.update(
+                variable,
+                lambda var, g, i=i, settings=settings: one(i, var, g, settings),
+                args=(grad,),
+                group=False,
+            )
+            sums.append(
+                {
+                    # Ungrouped: one entry a replica here.
+                    name: part[0] if isinstance(part, tuple) else part
+                    for name, part in parts.items()
+                }
+            )
+        finish(whole, sums)
+
+    tf.__internal__.distribute.interim.maybe_merge_call(update, strategy, pairs)

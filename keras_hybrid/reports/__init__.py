@@ -1,0 +1,1 @@
+"""From records alone to tables, figures and pages."""

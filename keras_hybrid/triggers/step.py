@@ -1,0 +1,263 @@
+"""Step triggers: when, from the statistics of each update."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from keras_hybrid import rules
+from keras_hybrid._support import checks
+from keras_hybrid.triggers.base import (
+    Signals,
+    StepTrigger,
+    Tensor,
+)
+
+
+@checks.registered
+class AtStep(StepTrigger):
+    """Switches at a fixed update: n updates are adaptive.
+
+    Args:
+        n: Integer of at least 0. Update n, counted from 0, is the first that
+            SGD makes, and that is `optimizer.switch_step`. With gradient
+            accumulation updates are counted, not micro-batches.
+
+    Raises:
+        TypeError: If `n` is no integer.
+        ValueError: If `n` is negative.
+
+    Example:
+    >>> from keras_hybrid import triggers
+    >>> triggers.AtStep(100) | triggers.ProjectionConverged()
+    ... # doctest: +ELLIPSIS
+    (AtStep(n=100) | ProjectionConverged(...))
+
+    References: the fixed switch of GNMT (Wu et al. 2016, section 7).
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = checks.integer("n", n, low=0)
+
+    @property
+    def fires_at_start(self) -> bool:  # type: ignore[override]
+        """True for n = 0."""
+        return self.n == 0
+
+    def update(
+        self, state: list[Tensor], signals: Signals
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Fires when the next update is number n or later."""
+        return signals.step + 1 >= self.n, state
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"n": self.n}
+
+
+class _Patient(StepTrigger):
+    """A condition that must hold for `patience` updates in a row.
+
+    Not before `min_steps` updates; after `max_steps` it fires anyway. Both
+    count the updates that the trigger has seen, from 1: not those that
+    `skip_nonfinite` skipped, nor those before a `revert()`.
+    """
+
+    def __init__(
+        self, patience: int, min_steps: int, max_steps: int | None, lowest: int
+    ) -> None:
+        self.patience = checks.integer("patience", patience, low=1)
+        self.min_steps = checks.integer("min_steps", min_steps, low=lowest)
+        self.max_steps = (
+            None
+            if max_steps is None
+            else checks.integer("max_steps", max_steps, low=self.min_steps)
+        )
+
+    def _patiently(
+        self, holds: Tensor, count: Tensor, updates: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        count = ops.where(holds, count + 1, 0)
+        fired = ops.logical_and(
+            count >= self.patience, updates >= self.min_steps
+        )
+        if self.max_steps is not None:
+            fired = ops.logical_or(fired, updates >= self.max_steps)
+        return fired, count
+
+    def _patience_config(self) -> dict[str, Any]:
+        return {
+            "patience": self.patience,
+            "min_steps": self.min_steps,
+            "max_steps": self.max_steps,
+        }
+
+
+@checks.registered
+class ProjectionConverged(_Patient):
+    """Switches when the learning rate that SGD would need has settled (SWATS).
+
+    With p the adaptive step at unit learning rate and g the gradient, update k
+    (k = 1, 2, ...) has::
+
+        gamma = p.p / -p.g             (where p.g = 0, lambda stays)
+        lambda = beta_2 lambda + (1 - beta_2) gamma
+        Lambda = lambda / (1 - beta_2^k)
+
+    and the condition is |Lambda - gamma| < tolerance * |Lambda| if `relative`,
+    else |learning_rate (Lambda - gamma)| < tolerance: the paper's, whose gamma
+    has the learning rate in it.
+
+    Args:
+        tolerance: Positive float. Relative default 0.1, suggested 0.02 to 0.3.
+            The paper's absolute 1e-9 is below float32's spacing near 0.5, so
+            there it is a lottery.
+        relative: Boolean, default True.
+        patience: Integer of at least 1: updates in a row. Default 3; the paper
+            has 1.
+        min_steps: Integer of at least 2: no switch before so many updates.
+            Default 100. (After one update Lambda and gamma are equal by
+            definition.) gamma is noisy, and Lambda averages 1 / (1 - beta_2)
+            updates: an agreement before then is chance. Give the earliest
+            update at which you would want the switch.
+        max_steps: Integer of at least `min_steps`, or None (default): switch
+            after so many updates anyway.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range.
+
+    Example:
+    >>> from keras_hybrid import HybridOptimizer, triggers
+    >>> optimizer = HybridOptimizer(
+    ...     trigger=triggers.ProjectionConverged(min_steps=500)
+    ... )
+
+    References: Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1, where the
+    tolerance is absolute and patience 1. Departure: relative by default.
+    """
+
+    needs = frozenset({"step_square", "step_descent"})
+
+    def __init__(
+        self,
+        tolerance: float = 0.1,
+        relative: bool = True,
+        patience: int = 3,
+        min_steps: int = 100,
+        max_steps: int | None = None,
+    ) -> None:
+        self.tolerance = checks.number("tolerance", tolerance, above=0)
+        self.relative = checks.boolean("relative", relative)
+        super().__init__(patience, min_steps, max_steps, lowest=2)
+
+    def init(self, groups: int) -> list[np.ndarray]:
+        """Returns lambda, the updates in a row and all updates: zeros."""
+        return [np.zeros(groups) for _ in range(3)]
+
+    def update(
+        self, state: list[Tensor], signals: Signals
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Fires where Lambda and gamma have agreed `patience` times."""
+        average, count, updates = state
+        updates = updates + 1
+        gamma = rules.projection(signals.step_square, signals.step_descent)
+        if not self.relative:
+            gamma = gamma * signals.learning_rate
+        exists = signals.step_descent != 0
+        average = ops.where(
+            exists,
+            rules.moving_average(average, gamma, signals.beta_2),
+            average,
+        )
+        beta_2 = ops.cast(signals.beta_2, updates.dtype)
+        corrected = average / (1 - ops.power(beta_2, updates))
+        limit = self.tolerance
+        if self.relative:
+            limit = limit * ops.abs(corrected)
+        holds = ops.logical_and(exists, ops.abs(corrected - gamma) < limit)
+        # k = 1: equal by definition.
+        holds = ops.logical_and(holds, updates > 1)
+        fired, count = self._patiently(holds, count, updates)
+        return fired, [average, count, updates]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {
+            "tolerance": self.tolerance,
+            "relative": self.relative,
+            **self._patience_config(),
+        }
+
+
+@checks.registered
+class GradientSignalToNoise(_Patient):
+    """Switches when the mini-batch gradient has become mostly noise.
+
+    With r = sum(m_hat^2) / sum(v_hat), both bias-corrected, a gradient of
+    constant mean mu and variance sigma^2 has E[m_hat^2] = mu^2 + c sigma^2
+    with c = (1 - beta_1) / (1 + beta_1) and E[v_hat] = mu^2 + sigma^2, so::
+
+        signal-to-noise = mu^2 / sigma^2 = (r - c) / (1 - r)
+
+    and the condition is signal-to-noise < threshold. With beta_1 = 0 the first
+    moment is the gradient, which says nothing: it fires at `min_steps`.
+
+    Args:
+        threshold: Positive float, default 0.01: the ratio of the squared mean
+            gradient to its variance. Larger batches have larger ratios.
+        patience: Integer of at least 1, default 10: updates in a row.
+        min_steps: Integer of at least 1, default 100.
+        max_steps: Integer of at least `min_steps`, or None (default): switch
+            after so many updates anyway.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is outside its range.
+
+    Example:
+    >>> from keras_hybrid import HybridOptimizer, triggers
+    >>> optimizer = HybridOptimizer(
+    ...     trigger=triggers.GradientSignalToNoise(threshold=0.05)
+    ... )
+
+    References: the moments are Adam's (Kingma & Ba 2014, section 2.1, where
+    m_hat / sqrt(v_hat) is called the signal-to-noise ratio); c is the variance
+    of an exponential moving average of white noise.
+    """
+
+    needs = frozenset({"moment_square", "second_moment"})
+
+    def __init__(
+        self,
+        threshold: float = 0.01,
+        patience: int = 10,
+        min_steps: int = 100,
+        max_steps: int | None = None,
+    ) -> None:
+        self.threshold = checks.number("threshold", threshold, above=0)
+        super().__init__(patience, min_steps, max_steps, lowest=1)
+
+    def init(self, groups: int) -> list[np.ndarray]:
+        """Returns the updates in a row and all updates: zeros."""
+        return [np.zeros(groups), np.zeros(groups)]
+
+    def update(
+        self, state: list[Tensor], signals: Signals
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Fires where the ratio has been low `patience` times in a row."""
+        noise_floor = (1 - signals.beta_1) / (1 + signals.beta_1)
+        signal = signals.moment_square / signals.correction_1**2
+        total = signals.second_moment / signals.correction_2
+        # (r - c) / (1 - r) < threshold, without dividing by r's zeros.
+        holds = signal - noise_floor * total < self.threshold * (total - signal)
+        count, updates = state
+        updates = updates + 1
+        fired, count = self._patiently(holds, count, updates)
+        return fired, [count, updates]
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {"threshold": self.threshold, **self._patience_config()}

@@ -1,0 +1,1 @@
+"""The search of when and how to switch, on KerasTuner."""
