@@ -349,7 +349,9 @@ class LearningRate(_Given):
     """
 
     def __init__(self, learning_rate: Any) -> None:
-        self.learning_rate = rate_or_schedule("learning_rate", learning_rate)
+        self.learning_rate = checks.rate_or_schedule(
+            "learning_rate", learning_rate
+        )
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments, serialized."""
@@ -379,14 +381,6 @@ NAMES: dict[str, type[Scale]] = {
 }
 
 
-def rate_or_schedule(name: str, value: Any) -> Any:
-    """Returns a positive float or a LearningRateSchedule."""
-    schedule = keras.optimizers.schedules.LearningRateSchedule
-    if isinstance(value, schedule):
-        return value
-    return checks.number(name, value, above=0)
-
-
 def scale_argument(name: str, value: Any) -> str | float | Scale:
     """Returns what `sgd_scale` may be, checked."""
     if isinstance(value, Scale):
@@ -401,8 +395,3 @@ def scale_of(value: str | float | Scale) -> Scale:
     if isinstance(value, Scale):
         return value
     return NAMES[value]() if isinstance(value, str) else Number(value)
-
-
-def slot_sums(p: Tensor, m: Tensor, units: Units) -> Part:
-    """Returns sum(p.p) and sum(p.m) of each unit of a variable."""
-    return units.sum(ops.square(p)), units.sum(p * m)

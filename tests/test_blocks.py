@@ -15,6 +15,7 @@ import tensorflow as tf
 from keras_hybrid import HybridOptimizer, presets, rules, scales
 from keras_hybrid.execution import blocks, functions, kernels
 from keras_hybrid.execution.layouts import Layout
+from keras_hybrid.formula import Formula
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep, GradientSignalToNoise
 from keras_hybrid.units import Units
@@ -249,7 +250,7 @@ def test_what_kernels_can_update(formula, phase, changed, can):
         "nesterov": False,
         "transition": Hard(),
     }
-    made = rules.Formula(**{**arguments, **formula})
+    made = Formula(**{**arguments, **formula})
     assert kernels.can_update(made, phase, layout(3, **changed)) is can
 
 

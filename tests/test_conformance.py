@@ -199,7 +199,7 @@ def test_overwritten_variables_have_no_slots_and_are_pickled(scope):
     optimizer = switching(0.1, scope=scope)
     for _ in range(3):
         optimizer.apply([ONES, ONES], [v, w])
-    assert optimizer._first_moments[0] is None
+    assert optimizer.state.first_moments[0] is None
     assert optimizer.switch_step == 2
     again = pickle.loads(pickle.dumps(optimizer))
     for a, b in zip(optimizer.variables, again.variables, strict=True):

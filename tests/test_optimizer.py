@@ -1227,9 +1227,9 @@ def test_a_variable_without_estimate_takes_the_models(sgd_scale):
     run(own, gradients)
     run(whole, gradients)
     np.testing.assert_allclose(
-        own._scales.numpy()[1], whole._scales.numpy()[1], rtol=1e-12
+        own.state.scales.numpy()[1], whole.state.scales.numpy()[1], rtol=1e-12
     )
-    assert own._scales.numpy()[0] != whole._scales.numpy()[0]
+    assert own.state.scales.numpy()[0] != whole.state.scales.numpy()[0]
 
 
 def test_a_unit_without_gradients_takes_its_variables():
@@ -1244,7 +1244,7 @@ def test_a_unit_without_gradients_takes_its_variables():
             **options, scale_scope=scope, jit_compile=False
         )
         run(optimizer, gradients)
-        rho[scope] = optimizer._scales.numpy()
+        rho[scope] = optimizer.state.scales.numpy()
     equal = functools.partial(np.testing.assert_allclose, rtol=1e-12)
     equal(rho["unit"][2], rho["variable"][0])
     equal(rho["unit"][5], rho["variable"][1])
@@ -1275,7 +1275,7 @@ def test_rho_lies_between_its_values_with_partial_updates(sgd_scale):
         k, n = step + 1, step // 2 + 1
         values.append(math.sqrt((1 - 0.9**k) / (1 - 0.9**n)))
     optimizer.switch()
-    rho = optimizer._scales.numpy()[1]
+    rho = optimizer.state.scales.numpy()[1]
     assert min(values) - 1e-6 <= rho <= max(values) + 1e-6
 
 
@@ -1290,12 +1290,12 @@ def test_an_estimate_rests_where_its_variable_is_not_updated(sgd_scale):
         one = tf.constant(1.0, "float64")
         for _ in range(3):
             optimizer.apply([one, one], [w, u])
-        before = optimizer._scale_state[0].numpy()[1]
+        before = optimizer.state.scale_state[0].numpy()[1]
         for _ in range(absent):
             optimizer.apply([one], [w])
-        assert optimizer._scale_state[0].numpy()[1] == before
+        assert optimizer.state.scale_state[0].numpy()[1] == before
         optimizer.switch()
-        return optimizer._scales.numpy()[1]
+        return optimizer.state.scales.numpy()[1]
 
     assert estimate(absent=0) == estimate(absent=50)
 
@@ -1349,9 +1349,9 @@ def test_the_second_moment_rests_after_the_switch(surround, amsgrad):
 
     if surround:
         update = tf.function(update, jit_compile=True)
-    slots = [*optimizer._second_moments]
+    slots = [*optimizer.state.second_moments]
     if amsgrad:
-        slots += optimizer._second_moments_max
+        slots += optimizer.state.second_moments_max
     seen = []
     for gradient in random_gradients(7):
         update([tf.constant(g, "float32") for g in gradient])
@@ -1396,7 +1396,7 @@ def test_carried_momentum_starts_at_zero_if_not_carried():
     )
     gradients = random_gradients(4)
     run(optimizer, gradients)
-    for m, g in zip(optimizer._first_moments, gradients[-1], strict=True):
+    for m, g in zip(optimizer.state.first_moments, gradients[-1], strict=True):
         np.testing.assert_allclose(m, 0.2 * g, rtol=1e-12)
 
 
@@ -1451,9 +1451,9 @@ def test_switch_leaves_switched_groups_alone():
     variables = dense_model("float64").trainable_variables
     for gradient in gradients[:4]:
         optimizer.apply([tf.constant(g) for g in gradient], variables)
-    before = optimizer._scales.numpy()
+    before = optimizer.state.scales.numpy()
     optimizer.switch()
-    after = optimizer._scales.numpy()
+    after = optimizer.state.scales.numpy()
     # The first layer's units: 4 of its kernel, 4 of its bias.
     np.testing.assert_array_equal(before[:8], after[:8])
     assert (before[8:] == 0).all() and (after > 0).all()
@@ -1717,7 +1717,7 @@ def test_each_phase_is_traced_once(monkeypatch):
         0.01, trigger=AtStep(3), transition=Blend(3), jit_compile=False
     )
     run(optimizer, random_gradients(12))
-    counts = optimizer._functions.tracing_counts()
+    counts = optimizer.tracing_counts()
     assert set(counts.values()) == {1}
     assert counts
     # Where the trigger fires, and where it does not.
@@ -1798,7 +1798,7 @@ def test_frozen_layers_stay():
         largest_difference(weights_of(model.layers[0].variables), before) == 0
     )
     assert optimizer.switch_step == 3
-    assert len(optimizer._first_moments) == 2
+    assert len(optimizer.state.first_moments) == 2
 
 
 def test_partial_variable_lists_are_adams():
@@ -1835,7 +1835,7 @@ def test_partial_variable_lists_switch(scope):
             [variables[i] for i in part],
         )
     assert optimizer.switch_step == 4
-    assert (optimizer._scales.numpy() > 0).all()
+    assert (optimizer.state.scales.numpy() > 0).all()
     assert all(np.isfinite(w).all() for w in weights_of(variables))
 
 
@@ -1952,7 +1952,7 @@ def test_shared_layers_have_one_slot():
     model.compile(optimizer, "mse")
     x, _ = regression_data()
     model.fit(x, x, batch_size=BATCH, shuffle=False, verbose=0)
-    assert len(optimizer._first_moments) == 2
+    assert len(optimizer.state.first_moments) == 2
     assert list(optimizer.switch_steps.values()) == [2]
 
 
@@ -1978,7 +1978,7 @@ def test_batch_normalization_and_dropout_train():
     assert set(optimizer.switch_steps.values()) == {10}
     assert len(optimizer.switch_steps) == 3
     # The moving statistics are no weights.
-    assert len(optimizer._first_moments) == 6
+    assert len(optimizer.state.first_moments) == 6
 
 
 @pytest.fixture

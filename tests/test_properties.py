@@ -242,7 +242,7 @@ def check_configuration(options, layout, seed, way):
     if optimizer.has_switched:
         assert 1 <= optimizer.switch_step <= STEPS
         assert optimizer.switch_step == max(optimizer.switch_steps.values())
-    assert set(optimizer._functions.tracing_counts().values()) <= {0, 1}
+    assert set(optimizer.tracing_counts().values()) <= {0, 1}
     assert json.dumps(optimizer.get_config(), sort_keys=True) == text
 
 

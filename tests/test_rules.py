@@ -8,6 +8,7 @@ import reference
 from keras import ops
 
 from keras_hybrid import rules, transitions
+from keras_hybrid.formula import Formula
 
 STEPS = 40
 BETA_1, BETA_2, EPSILON = 0.9, 0.99, 1e-7
@@ -121,7 +122,7 @@ def test_adaptive_update_is_adam(amsgrad, decay):
 
 
 def formula():
-    return rules.Formula(BETA_2, EPSILON, False, transitions.Hard())
+    return Formula(BETA_2, EPSILON, False, transitions.Hard())
 
 
 def test_the_step_from_the_slots_is_that_of_the_update():

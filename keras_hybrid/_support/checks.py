@@ -164,3 +164,11 @@ def base_arguments(kwargs: dict[str, Any]) -> None:
         boolean("use_ema", kwargs["use_ema"])
     if kwargs.get("name") is not None:
         text("name", kwargs["name"])
+
+
+def rate_or_schedule(name: str, value: Any) -> Any:
+    """Returns a positive float or a LearningRateSchedule."""
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(value, schedule):
+        return value
+    return number(name, value, above=0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import warnings
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +60,7 @@ def look(
             the user's own may).
     """
     phase = phase_of(optimizer) if phase is None else phase
-    before = optimizer.epoch_state
+    before = np.array(optimizer.state.epoch_trigger.numpy())
     asked = trigger is not None and not optimizer.has_switched
     return _decide(
         trigger,
@@ -128,6 +129,52 @@ def phase_of(optimizer: HybridOptimizer) -> dict[str, float]:
         "cooldown": optimizer.cooldown_factor,
         "sgd_learning_rate": float("nan") if rate is None else rate,
     }
+
+
+def check_restored(
+    trigger: EpochTrigger | None,
+    optimizer: HybridOptimizer,
+    epoch: int,
+    restored: bool,
+) -> None:
+    """Warns if the state is not that of the end of the epoch before.
+
+    Args:
+        trigger: Of the callback.
+        optimizer: Its state is read.
+        epoch: That begins now, counted from 0.
+        restored: Whether the state comes from a file.
+    """
+    mark, watched = optimizer.state.epoch_trigger.numpy()[:2]
+    if 0 < watched < epoch and not optimizer.has_switched:
+        if trigger is None or mark != fingerprint(trigger):
+            return
+        warnings.warn(
+            f"The trigger {trigger!r} has seen {int(watched)} epochs, "
+            f"and the training goes on with epoch {epoch + 1}: a backup "
+            "was taken before the trigger saw its epoch. Put "
+            "SwitchCallback before BackupAndRestore in the list.",
+            stacklevel=2,
+        )
+    elif watched > epoch and restored:
+        warnings.warn(
+            f"The restored weights are those after {int(watched)} epochs, "
+            f"and the training goes on with epoch {epoch + 1}: the process "
+            "was killed while BackupAndRestore wrote, and some epochs are "
+            "trained twice. keras_hybrid.ExactBackup writes at once.",
+            stacklevel=2,
+        )
+
+
+def warn_of_unseen(trigger: EpochTrigger | None, epoch: int) -> None:
+    """Warns that a file lacks the look at the end of epoch `epoch`."""
+    warnings.warn(
+        f"A file was written at the end of epoch {epoch + 1} before "
+        f"{trigger!r} could look at the epoch's metrics. A "
+        "training restored from it lacks that look: put SwitchCallback "
+        "before the callback that writes.",
+        stacklevel=2,
+    )
 
 
 def fingerprint(trigger: EpochTrigger) -> np.float32:

@@ -6,23 +6,20 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
 from keras_hybrid._support import checks
 from keras_hybrid.callbacks import looks
-from keras_hybrid.callbacks.horizon import Horizon
-from keras_hybrid.callbacks.models import build_optimizer, hybrid_optimizer, say
+from keras_hybrid.callbacks.epochs import EpochEndCallback
+from keras_hybrid.callbacks.models import hybrid_optimizer, say
 from keras_hybrid.optimizer import (
     EPOCH_STATE_SIZE,
     HybridOptimizer,
     NoEstimate,
 )
-from keras_hybrid.optimizer.companions import Companion
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.triggers import EpochTrigger
 
 
-class SwitchCallback(keras.callbacks.Callback):
+class SwitchCallback(EpochEndCallback):
     """Switches a HybridOptimizer in `fit`, and puts the switch into the logs.
 
     It tells the optimizer how many updates the training has, for a cool-down
@@ -83,13 +80,7 @@ class SwitchCallback(keras.callbacks.Callback):
         monitor_only: bool = False,
     ) -> None:
         super().__init__()
-        if trigger is not None and not isinstance(trigger, EpochTrigger):
-            raise TypeError(
-                "`trigger` must be None or an epoch trigger (AtEpoch, Plateau, "
-                "GeneralizationGap, MetricReached); step triggers go to "
-                f"HybridOptimizer(trigger=...). Received: trigger={trigger!r}"
-            )
-        self.trigger = trigger
+        self.trigger = _checked(trigger)
         self.verbose = checks.choice("verbose", verbose, (0, 1))
         self.monitor_only = checks.boolean("monitor_only", monitor_only)
         if monitor_only and trigger is None:
@@ -97,30 +88,14 @@ class SwitchCallback(keras.callbacks.Callback):
                 "`monitor_only` needs a `trigger` to monitor. Received: "
                 "trigger=None, monitor_only=True"
             )
-        if (
-            trigger is not None
-            and len(trigger.get_state()) > EPOCH_STATE_SIZE - 2
-        ):
-            raise ValueError(
-                f"`trigger` must have at most {EPOCH_STATE_SIZE - 2} numbers "
-                "of state (a Plateau has 2, a GeneralizationGap 1). Received: "
-                f"{len(trigger.get_state())}"
-            )
         self._reported: bool | None = None
-        self._horizon: Horizon | None = None
         self._earlier_epochs = 0
         self._warned = False
         self._batches_at_start: int | None = None
         self._fired = False
-        # Of the epoch that runs: what files written at its end need to know.
-        self._epoch: int | None = None
-        self._last_batch: int | None = None
-        self._complete = False
-        self._metrics: dict[str, Any] = {}
+        # Of the epoch that runs: found where a file was written at its end.
         self._early: looks.Look | None = None
         self._further: Mapping[str, Any] | None = None
-        self._saved_unseen = False
-        self._history: Any = None
 
     @classmethod
     def from_recipe(
@@ -160,10 +135,6 @@ class SwitchCallback(keras.callbacks.Callback):
         """Whether it decides when to switch."""
         return self.trigger is not None
 
-    def companion(self) -> Companion | None:
-        """What is saved beside the optimizer's state."""
-        return None
-
     def look_ahead(
         self, epoch: int, logs: Mapping[str, Any]
     ) -> Mapping[str, Any]:
@@ -181,9 +152,10 @@ class SwitchCallback(keras.callbacks.Callback):
         """Whether an earlier `fit` has ended the training."""
         return has_cooled_down(optimizer) and optimizer.cooldown_factor == 0
 
-    def training_end(self, optimizer: HybridOptimizer) -> float:
-        """Updates at the end of the training; `math.inf`: not known yet."""
-        return self.horizon.end(optimizer)
+    @property
+    def has_fired(self) -> bool:
+        """Whether the trigger has made the switch of this `fit`."""
+        return self._fired
 
     def announce(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Says that the optimizer has switched in epoch `epoch`, from 0."""
@@ -199,28 +171,11 @@ class SwitchCallback(keras.callbacks.Callback):
     def set_model(self, model: Any) -> None:
         """Takes the model and builds its optimizer."""
         super().set_model(model)
-        build_optimizer(model)
-        optimizer = hybrid_optimizer(model)
-        # Here, for a backup that restores before this callback has begun.
-        optimizer.accompany(companion=self.companion())
-        self._batches_at_start = optimizer.batches_seen
+        self._batches_at_start = hybrid_optimizer(model).batches_seen
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
-        optimizer = hybrid_optimizer(self.model)
-        cooldown = optimizer.cooldown
-        needs_length = cooldown is not None and cooldown.ends_with_training
-        if (
-            needs_length
-            and self.params.get("steps") is None
-            and self.params["epochs"] < 2
-        ):
-            raise ValueError(
-                "`Cooldown()` lasts until the end of the training, and this "
-                "data set tells its length after the only epoch: pass "
-                "`steps_per_epoch` to `fit` or `Cooldown(steps=...)`. "
-                "Received: steps_per_epoch=None, epochs=1"
-            )
+        super().on_train_begin(logs)
         # One dictionary for all callbacks of this fit.
         if self.decides() and self is not self.params.setdefault(
             "switch_callback", self
@@ -230,30 +185,17 @@ class SwitchCallback(keras.callbacks.Callback):
                 "or one TrainUntilDone: compose triggers with `|` or `&`. "
                 f"Received: another one with {self.trigger!r}"
             )
-        self._horizon = Horizon(self.params, self.model)
         self._earlier_epochs = 0
         self._reported = None
         self._fired = self._warned = False
-        self._forget_epoch()
-        optimizer.accompany(self._look_before_saving, self.companion())
-        # Each fit has one of its own.
-        self._history = getattr(self.model, "history", None)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Takes no more notice of files that are written."""
-        hybrid_optimizer(self.model).accompany()
+        self._early = self._further = None
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Tells the optimizer the length of the training, as far as known."""
         optimizer = hybrid_optimizer(self.model)
         if self._reported is None:
             self.begin(optimizer, epoch)
-        self._epoch = epoch
-        steps = self.params.get("steps")
-        if steps is not None:
-            self._last_batch = steps - self.model.steps_per_execution
-        self.horizon.begin_epoch(epoch)
-        self._tell_end(optimizer)
+        super().on_epoch_begin(epoch, logs)
 
     def begin(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Takes note of what was before: epoch `epoch` is the first."""
@@ -267,69 +209,24 @@ class SwitchCallback(keras.callbacks.Callback):
         self._reported = optimizer.has_switched
         if not optimizer.built:
             return
-        mark, watched = optimizer.epoch_state[:2]
+        mark, watched = optimizer.state.epoch_trigger.numpy()[:2]
         if (
             not restored
             and self.trigger is not None
             and mark == looks.fingerprint(self.trigger)
         ):
             self._earlier_epochs = max(int(watched) - epoch, 0)
-        self._check_restored(optimizer, epoch, restored)
+        looks.check_restored(self.trigger, optimizer, epoch, restored)
 
     def is_restored(self, optimizer: HybridOptimizer) -> bool:
         """Whether a file was restored since this `fit` was given the model."""
         return self._batches_at_start != optimizer.batches_seen
 
-    @property
-    def horizon(self) -> Horizon:
-        """The end of the `fit` that runs."""
-        if self._horizon is None:
-            raise ValueError(
-                "The callback must be in `callbacks` of a `fit` that runs. "
-                "Received: no `on_train_begin`"
-            )
-        return self._horizon
-
-    def _tell_end(self, optimizer: HybridOptimizer) -> None:
-        end = self.training_end(optimizer)
-        if end != self.horizon.told:
-            optimizer.training_steps = end
-            self.horizon.told = end
-
-    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Notes how far the epoch is, and how far it moves the end."""
-        horizon = self.horizon
-        horizon.begin_batch(batch)
-        if horizon.moves:
-            self._tell_end(hybrid_optimizer(self.model))
-        self._complete = self._last_batch is not None and (
-            batch >= self._last_batch
-        )
-        self._saved_unseen = False
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Notes how far the epoch is."""
-        self.horizon.end_batch(batch)
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        """Notes the epoch's metrics: Keras resets them for the validation."""
-        self._complete = self._saved_unseen = False
-        if self._epoch is not None:
-            self._metrics = dict(self.model.get_metrics_result())
-
-    def on_test_end(self, logs: Any = None) -> None:
-        """Notes the validation's."""
-        for name, value in (logs or {}).items():
-            self._metrics[f"val_{name}"] = value
-        self._complete = self._epoch is not None
-        self._saved_unseen = False
-
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the phase, asks the trigger, switches."""
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
-        if self._horizon is not None:
-            self._horizon.end_epoch()
+        super().on_epoch_end(epoch, logs)
         early = self._early
         phase = looks.phase_of(optimizer) if early is None else early.phase
         logs.update(phase)
@@ -348,15 +245,9 @@ class SwitchCallback(keras.callbacks.Callback):
                 "says something else. Put SwitchCallback before the callback "
                 f"that writes. Received: epoch={epoch}, logs={dict(logs)}"
             )
-        if self._saved_unseen and found.asked and not self._warned:
+        if self.wrote_unseen and found.asked and not self._warned:
             self._warned = True
-            warnings.warn(
-                f"A file was written at the end of epoch {epoch + 1} before "
-                f"{self.trigger!r} could look at the epoch's metrics. A "
-                "training restored from it lacks that look: put SwitchCallback "
-                "before the callback that writes.",
-                stacklevel=2,
-            )
+            looks.warn_of_unseen(self.trigger, epoch)
         if found.asked and self.monitor_only:
             logs["would_switch"] = int(found.holds)
             if found.holds:
@@ -371,7 +262,8 @@ class SwitchCallback(keras.callbacks.Callback):
             self.announce(optimizer, epoch)
         elif not optimizer.has_switched:
             self._reported = False
-        self._forget_epoch()
+        self._early = self._further = None
+        self.forget_epoch()
 
     def _ahead(self, epoch: int, logs: Mapping[str, Any]) -> Mapping[str, Any]:
         if self._further is None:
@@ -390,36 +282,19 @@ class SwitchCallback(keras.callbacks.Callback):
             trigger, optimizer, epoch + self._earlier_epochs, logs, phase
         )
 
-    def _forget_epoch(self) -> None:
-        self._epoch = self._last_batch = self._early = None
-        self._further = None
-        self._complete = self._saved_unseen = False
-        self._metrics = {}
-
-    def _look_before_saving(self) -> None:
-        """Looks at the epoch now if its metrics are known."""
+    def look_before_file(self, epoch: int, logs: dict[str, Any]) -> bool:
+        """Looks at the epoch's end; says whether the file has seen it."""
+        logs.update(self._ahead(epoch, logs))
         optimizer = hybrid_optimizer(self.model)
-        if getattr(self.model, "history", None) is not self._history:
-            # That fit ended by an exception, without `on_train_end`.
-            optimizer.accompany()
-            return
-        if self._epoch is None or self._early is not None:
-            return
-        self._saved_unseen = True
-        if not self._complete:
-            return
-        logs = dict(self._metrics or self.model.get_metrics_result())
-        logs.update(self._ahead(self._epoch, logs))
         try:
-            found = self._look(optimizer, self._epoch, logs)
+            self._early = self._look(optimizer, epoch, logs)
         except (KeyError, ValueError):
-            return  # It needs another callback's metric; `on_epoch_end` tells.
-        self._saved_unseen = False
-        self._early = found
-        self._act(optimizer, found)
+            return False  # It needs another callback's; `on_epoch_end` tells.
+        self._act(optimizer, self._early)
+        return True
 
     def _act(self, optimizer: HybridOptimizer, found: looks.Look) -> None:
-        optimizer.epoch_state = found.after
+        optimizer.state.epoch_trigger.assign(found.after)
         if found.holds and not self.monitor_only:
             self.switch(optimizer)
 
@@ -439,34 +314,29 @@ class SwitchCallback(keras.callbacks.Callback):
             return False
         return True
 
-    def _check_restored(
-        self, optimizer: HybridOptimizer, epoch: int, restored: bool
-    ) -> None:
-        """Warns if the state is not that of the end of the epoch before."""
-        mark, watched = optimizer.epoch_state[:2]
-        if 0 < watched < epoch and not optimizer.has_switched:
-            if self.trigger is None or mark != looks.fingerprint(self.trigger):
-                return
-            warnings.warn(
-                f"The trigger {self.trigger!r} has seen {int(watched)} epochs, "
-                f"and the training goes on with epoch {epoch + 1}: a backup "
-                "was taken before the trigger saw its epoch. Put "
-                "SwitchCallback before BackupAndRestore in the list.",
-                stacklevel=2,
-            )
-        elif watched > epoch and restored:
-            warnings.warn(
-                f"The restored weights are those after {int(watched)} epochs, "
-                f"and the training goes on with epoch {epoch + 1}: the process "
-                "was killed while BackupAndRestore wrote, and some epochs are "
-                "trained twice. keras_hybrid.ExactBackup writes at once.",
-                stacklevel=2,
-            )
-
     def say(self, message: str) -> None:
         """Says a line, unless `verbose` is 0."""
         if self.verbose:
             say(message)
+
+
+def _checked(trigger: Any) -> EpochTrigger | None:
+    """Returns what `trigger` may be."""
+    if trigger is None:
+        return None
+    if not isinstance(trigger, EpochTrigger):
+        raise TypeError(
+            "`trigger` must be None or an epoch trigger (AtEpoch, Plateau, "
+            "GeneralizationGap, MetricReached); step triggers go to "
+            f"HybridOptimizer(trigger=...). Received: trigger={trigger!r}"
+        )
+    if len(trigger.get_state()) > EPOCH_STATE_SIZE - 2:
+        raise ValueError(
+            f"`trigger` must have at most {EPOCH_STATE_SIZE - 2} numbers "
+            "of state (a Plateau has 2, a GeneralizationGap 1). Received: "
+            f"{len(trigger.get_state())}"
+        )
+    return trigger
 
 
 def has_cooled_down(optimizer: HybridOptimizer) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import averages
+from keras_hybrid.callbacks import averages, due, messages
+from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.callbacks.switch import SwitchCallback, has_cooled_down
 from keras_hybrid.optimizer import HybridOptimizer
@@ -126,19 +124,8 @@ class TrainUntilDone(SwitchCallback):
     def set_model(self, model: Any) -> None:
         """Gives the optimizer the cool-down and, if it is a step's, trigger."""
         optimizer = hybrid_optimizer(model)
-        own = optimizer.cooldown
-        if own is not None and own.steps is not None:
-            raise ValueError(
-                "TrainUntilDone decides how long the cool-down is: give it "
-                "`share`, and the optimizer a `Cooldown` without `steps`. "
-                f"Received: cooldown={own!r}"
-            )
         changes: dict[str, Any] = {
-            "cooldown": Cooldown(
-                "cosine" if own is None else own.curve,
-                share=self.share if self.stop else None,
-                final=0.0 if own is None else own.final,
-            )
+            "cooldown": _cooldown(optimizer, self.share if self.stop else None)
         }
         if self._step_trigger is not None:
             changes["trigger"] = self._step_trigger
@@ -221,35 +208,18 @@ class TrainUntilDone(SwitchCallback):
             return
         optimizer = hybrid_optimizer(self.model)
         made = optimizer.updates_made
-        if not optimizer.has_switched and made >= self._latest(optimizer):
+        latest = due.latest_switch(
+            self.training_end(optimizer), self.share, optimizer.phase_start
+        )
+        if not optimizer.has_switched and made >= latest:
             self._forced = self.switch(optimizer)
         if optimizer.has_switched and has_cooled_down(optimizer):
             self.done = True
             self.model.stop_training = True
             return
-        waits = max(self._next_update(optimizer, made) - made, 1)
+        waits = max(due.next_look(optimizer, self.share, latest) - made, 1)
         accumulated = optimizer.gradient_accumulation_steps or 1
         self._next_look = batch + 1 + (waits - 1) * accumulated + 1
-
-    def _latest(self, optimizer: HybridOptimizer) -> float:
-        """Updates after which the cool-down just fits into `epochs`."""
-        end = self.training_end(optimizer)
-        if end == math.inf:
-            return end
-        start = optimizer.phase_start
-        return math.floor((end + self.share * start) / (1 + self.share))
-
-    def _next_update(self, optimizer: HybridOptimizer, made: int) -> int:
-        """Updates before which there is nothing to do."""
-        if optimizer.has_switched:
-            end = optimizer.cooldown_end
-            return made + 1 if end is None else end
-        latest = self._latest(optimizer)
-        if optimizer.trigger is not None:
-            # It may fire at any update, and the cool-down end soon after.
-            so_far = made - optimizer.phase_start
-            latest = min(latest, made + int(self.share * so_far))
-        return int(min(latest, made + 1_000_000))
 
     # ---- At the end of an epoch ---------------------------------------------
 
@@ -293,14 +263,7 @@ class TrainUntilDone(SwitchCallback):
             and rate is not None
             and rate < self._rate
         ):
-            warnings.warn(
-                f"The learning rate fell from {self._rate:.3g} to {rate:.3g} "
-                f"in epoch {epoch + 1}: a schedule or another callback "
-                "(ReduceLROnPlateau, LearningRateScheduler) changes it. "
-                "TrainUntilDone cools down by itself, from a constant rate: "
-                "leave the other out.",
-                stacklevel=2,
-            )
+            messages.warn_of_other_rate(self._rate, rate, epoch)
             self._interferes = True
         if rate is not None and not self._interferes:
             self._rate = rate
@@ -318,12 +281,9 @@ class TrainUntilDone(SwitchCallback):
         """Says when it switched, why, and when it will end."""
         if self._forced:
             why = "the cool-down just fits into `epochs`"
-        elif not self._fired:
-            why = (
-                "optimizer.switch()"
-                if optimizer.trigger is None
-                else repr(optimizer.trigger)
-            )
+        elif not self.has_fired:
+            trigger = optimizer.trigger
+            why = "optimizer.switch()" if trigger is None else repr(trigger)
         elif self._chooses and self._validated:
             why = (
                 "the validation loss of the averaged weights has had no new "
@@ -331,21 +291,8 @@ class TrainUntilDone(SwitchCallback):
             )
         else:
             why = repr(self.trigger)
-        self.say(f"Epoch {epoch + 1}: {why}. {self._plan_text(optimizer)}")
-
-    def _plan_text(self, optimizer: HybridOptimizer) -> str:
-        switched_at, end = optimizer.switch_step, optimizer.cooldown_end
-        if switched_at is None or end is None:
-            return "Switched."
-        text = (
-            f"Switched to SGD at update {switched_at}; the learning rate cools "
-            f"down over {end - switched_at} updates"
-        )
-        left, steps = end - optimizer.updates_made, self.horizon.steps
-        if steps is None:
-            return f"{text}."
-        accumulated = optimizer.gradient_accumulation_steps or 1
-        return f"{text}, {left * accumulated / steps:.1f} epochs from here."
+        plan = messages.plan(optimizer, self.horizon.steps)
+        self.say(f"Epoch {epoch + 1}: {why}. {plan}")
 
     def on_train_end(self, logs: Any = None) -> None:
         """Says what was saved."""
@@ -362,25 +309,19 @@ class TrainUntilDone(SwitchCallback):
         self._choose_weights()
         ran, ceiling = self._last_epoch + 1, self.params["epochs"]
         if not self.done:
-            self._explain_stop(optimizer, ran, stopped)
+            if stopped:
+                messages.warn_of_other_stop(optimizer, ran)
             return
         text = f"Done in epoch {ran}"
         if not self._piece and ceiling > ran:
             seconds = time.monotonic() - self._started
-            spared = seconds / max(ran - first, 1) * (ceiling - ran)
-            text += (
-                f" of {ceiling}: {ceiling - ran} epochs "
-                f"({(ceiling - ran) / ceiling:.0%}) saved, about "
-                f"{_duration(spared)}"
-            )
+            text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
         self.say(f"{text}.")
 
     def _choose_weights(self) -> None:
         """Gives the model the average's best weights, if these are better."""
         memory, ended_with = self._memory, self._ended_with
-        if ended_with is None or not averages.is_better(
-            memory.judge, memory.best, ended_with
-        ):
+        if ended_with is None or not memory.is_better_than(ended_with):
             return
         averages.assign(self.model.weights, memory.best_weights)
         self.say(
@@ -389,96 +330,22 @@ class TrainUntilDone(SwitchCallback):
             f"the end {ended_with:.4f}): the model has these."
         )
 
-    def _explain_stop(
-        self, optimizer: HybridOptimizer, ran: int, stopped: bool
-    ) -> None:
-        if not stopped:
-            return
-        where = (
-            "in the cool-down, at "
-            f"{optimizer.cooldown_factor:.0%} of the learning rate"
-            if optimizer.has_switched
-            else "before the switch"
+
+def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:
+    """Returns the optimizer's cool-down with a share for its length."""
+    own = optimizer.cooldown
+    if own is None:
+        return Cooldown(share=share)
+    if own.steps is not None:
+        raise ValueError(
+            "TrainUntilDone decides how long the cool-down is: give it "
+            "`share`, and the optimizer a `Cooldown` without `steps`. "
+            f"Received: cooldown={own!r}"
         )
-        warnings.warn(
-            f"Another callback (EarlyStopping?) stopped the training in epoch "
-            f"{ran}, {where}. TrainUntilDone stops by itself once its "
-            "cool-down is over, which is worth more than the epochs it takes: "
-            "leave the other out, or give it a longer patience.",
-            stacklevel=2,
-        )
-
-
-class Memory:
-    """What TrainUntilDone remembers from epoch to epoch: a `Companion`."""
-
-    def __init__(self) -> None:
-        self.forget()
-
-    def forget(self) -> None:
-        """Begins anew."""
-        self.average = averages.RunningAverage()
-        self.judge = "loss"
-        self.best = math.nan
-        self.best_epoch = 0
-        self.best_weights: list[np.ndarray] = []
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that were averaged."""
-        return self.average.epochs
-
-    def compare(self, scores: Mapping[str, float]) -> None:
-        """Takes the average's validation, and keeps the weights of the best."""
-        self.judge = averages.judge(scores)
-        value = float(scores[self.judge])
-        first = not self.best_weights and math.isfinite(value)
-        if first or averages.is_better(self.judge, value, self.best):
-            self.best, self.best_epoch = value, self.epochs
-            self.best_weights = [np.array(w) for w in self.average.values]
-
-    def get_state(self) -> dict[str, np.ndarray]:
-        """Returns arrays by name."""
-        state = {
-            "judge": np.frombuffer(self.judge.encode(), "uint8"),
-            "counts": np.array([self.epochs, self.best, self.best_epoch]),
-        }
-        for kind, arrays in (
-            ("average", self.average.values),
-            ("best", self.best_weights),
-        ):
-            for i, array in enumerate(arrays):
-                state[f"{kind}_{i}"] = array
-        return state
-
-    def set_state(self, state: dict[str, np.ndarray]) -> None:
-        """Takes them back; begins anew where there are none."""
-        self.forget()
-        if "counts" not in state:
-            return
-        epochs, self.best, best_epoch = (float(x) for x in state["counts"])
-        self.average.epochs, self.best_epoch = int(epochs), int(best_epoch)
-        self.judge = state["judge"].tobytes().decode()
-        self.average.values = _listed(state, "average")
-        self.best_weights = _listed(state, "best")
-
-
-def _listed(state: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
-    found: list[np.ndarray] = []
-    while f"{kind}_{len(found)}" in state:
-        found.append(state[f"{kind}_{len(found)}"])
-    return found
+    return Cooldown(own.curve, share=share, final=own.final)
 
 
 def _monitors_average(trigger: EpochTrigger | None) -> bool:
     if trigger is None:
         return False
     return any(name.startswith(AVERAGED) for name in trigger.monitors())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    if seconds < 5400:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -20,7 +20,8 @@ import numpy as np
 
 from keras_hybrid.execution import functions
 from keras_hybrid.execution.layouts import Layout
-from keras_hybrid.rules import Formula, Settings
+from keras_hybrid.formula import Formula
+from keras_hybrid.rules import Settings
 from keras_hybrid.units import Units
 
 Tensor = Any

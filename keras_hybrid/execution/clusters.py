@@ -11,7 +11,7 @@ from typing import Any
 
 from keras_hybrid.execution import functions
 from keras_hybrid.execution.layouts import Layout, settings_of
-from keras_hybrid.rules import Formula
+from keras_hybrid.formula import Formula
 from keras_hybrid.units import Units
 
 Tensor = Any

@@ -14,7 +14,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from keras_hybrid.execution.layouts import Layout
-from keras_hybrid.rules import Formula, Settings, clipped
+from keras_hybrid.formula import Formula
+from keras_hybrid.rules import Settings, clipped
 from keras_hybrid.transitions import Blend, Hard
 
 Tensor = Any

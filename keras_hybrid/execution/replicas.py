@@ -52,7 +52,7 @@ def _strategy_name(strategy: Any) -> str:
     return "no strategy" if name.startswith("_Default") else name
 
 
-def update_on_replicas(
+def update(
     strategy: Any,
     pairs: Sequence[tuple[Tensor, Any]],
     plan: Callable[[], tuple[Any, Sequence[Any]]],
@@ -74,7 +74,7 @@ def update_on_replicas(
     """
     import tensorflow as tf
 
-    def update(strategy: Any, pairs: Sequence[tuple[Tensor, Any]]) -> None:
+    def merged(strategy: Any, pairs: Sequence[tuple[Tensor, Any]]) -> None:
         whole, each = plan()
         sums = []
         for i, ((grad, variable), settings) in enumerate(
@@ -95,4 +95,4 @@ def update_on_replicas(
             )
         finish(whole, sums)
 
-    tf.__internal__.distribute.interim.maybe_merge_call(update, strategy, pairs)
+    tf.__internal__.distribute.interim.maybe_merge_call(merged, strategy, pairs)

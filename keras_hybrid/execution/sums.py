@@ -13,9 +13,16 @@ from typing import Any
 
 from keras import ops
 
-from keras_hybrid.execution import blocks, functions
-from keras_hybrid.execution.layouts import Layout, anywhere, settings_of
-from keras_hybrid.rules import Formula, Settings, clipped, update_dtype
+from keras_hybrid.execution import backends, blocks, functions
+from keras_hybrid.execution.layouts import (
+    PLANNED,
+    Layout,
+    anywhere,
+    settings_of,
+)
+from keras_hybrid.formula import Formula
+from keras_hybrid.rules import Settings, clipped, update_dtype
+from keras_hybrid.units import Units
 
 Tensor = Any
 
@@ -53,7 +60,62 @@ def terms(
     return {name: formulas[name]() for name in names}
 
 
-def compiled(
+def of_update(
+    formula: Formula,
+    names: Sequence[str],
+    layouts: Sequence[Layout],
+    units: Sequence[Units],
+    plan: dict[str, Tensor],
+    grads: Sequence[Tensor],
+    clips: Sequence[Tensor | None],
+    slots: Sequence[Sequence[Any]],
+    dtype: str,
+    jit: bool,
+) -> list[dict[str, Tensor]]:
+    """Returns the sums of each variable after an update.
+
+    Args:
+        formula: Of the update.
+        names: Of `triggers.SUMS`.
+        layouts: Of the variables.
+        units: Of all variables of the optimizer.
+        plan: Of the update.
+        grads: Its gradients.
+        clips: What each was multiplied with, or None.
+        slots: m, v (and v's maximum) of each variable.
+        dtype: Of the sums.
+        jit: Whether XLA may compile.
+    """
+    if backends.can_compile() and jit:
+        arguments: dict[str, Any] = {
+            "plan": {name: plan[name] for name in PLANNED & set(plan)},
+            "grads": list(grads),
+            "clips": list(clips),
+            "handles": [[functions.handle(x) for x in own] for own in slots],
+        }
+        return _compiled(formula, names, layouts, arguments, dtype)
+    every = settings_of(plan, layouts, units, clips, "adaptive")
+    return [
+        of_variable(formula, names, settings, grad, own, dtype)
+        for own, grad, settings in zip(slots, grads, every, strict=True)
+    ]
+
+
+def of_variable(
+    formula: Formula,
+    names: Sequence[str],
+    settings: Settings,
+    grad: Tensor,
+    slots: Sequence[Any],
+    dtype: str,
+) -> dict[str, Tensor]:
+    """Returns the sums of one variable (arguments as of `terms`)."""
+    values = [ops.convert_to_tensor(x) for x in slots]
+    found = terms(formula, names, settings, grad, values, dtype)
+    return {name: ops.sum(term) for name, term in found.items()}
+
+
+def _compiled(
     formula: Formula,
     names: Sequence[str],
     layouts: Sequence[Layout],

@@ -74,7 +74,7 @@ class _Watch(keras.callbacks.Callback):
         optimizer = self.model.optimizer
         beta = optimizer.beta_2
         # lambda <- beta lambda + (1 - beta) gamma, solved for gamma.
-        new = float(optimizer._trigger_state[0].numpy()[0])
+        new = float(optimizer.state.trigger_state[0].numpy()[0])
         waits = not self.trace.sgd_fraction or not self.trace.sgd_fraction[-1]
         count = len(self.trace.gamma) + 1
         self.trace.gamma.append(

@@ -595,7 +595,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 f"{type(optimizer._learning_rate).__name__} with 0 at update 0"
             )
         # learning_rate * rho * (1 - momentum) is SGD's learning rate.
-        rho = SGD_LEARNING_RATE / (rate * (1 - optimizer._sgd_momentum))
+        rho = SGD_LEARNING_RATE / (rate * (1 - optimizer.sgd_momentum))
         plans = {
             "default": Plan(),
             "adam": Plan(when="start", scale="number", rho=1.0, end=0.0),

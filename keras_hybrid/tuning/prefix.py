@@ -161,7 +161,7 @@ class Prefix:
         arrays = {
             name: variable.numpy()
             for name, variable in zip(
-                recorder.names, optimizer._trigger_state, strict=False
+                recorder.names, optimizer.state.trigger_state, strict=False
             )
         }
         with files.atomically(path) as partial, partial.open("wb") as file:
@@ -247,8 +247,8 @@ class Prefix:
         Returns the last epoch (at most `last`) whose end is before the update
         that fires, and the trigger's state after 0, 1, ... epochs.
         """
-        dtype = optimizer._state_dtype
-        groups = len(optimizer._groups.names)
+        dtype = optimizer.state.dtype
+        groups = len(optimizer.state.groups.names)
         state = [tf.constant(v, dtype) for v in trigger.init(groups)]
         states = [[s.numpy() for s in state]]
 
@@ -282,7 +282,7 @@ class Prefix:
                 }
                 fires, state = advance(
                     state,
-                    tf.constant(step, optimizer._switch_steps.dtype),
+                    tf.constant(step, optimizer.state.switch_steps.dtype),
                     values,
                 )
                 step += 1
@@ -306,7 +306,7 @@ def _own_state(optimizer: Any) -> list[Any]:
     """The state of the trial's own step trigger, which others do not share."""
     if not isinstance(optimizer.trigger, Recorder):
         return []
-    return list(optimizer._trigger_state[len(optimizer.trigger.names) :])
+    return list(optimizer.state.trigger_state[len(optimizer.trigger.names) :])
 
 
 def _given_scale(optimizer: Any) -> float:
@@ -355,7 +355,9 @@ def _replay(
     """Lets the epoch trigger watch the epochs, and switch at the last."""
     optimizer = hybrid_optimizer(model)
     # A trial with the same trigger may have left its state in the snapshot.
-    optimizer._epoch_state.assign(np.zeros(optimizer._epoch_state.shape))
+    optimizer.state.epoch_trigger.assign(
+        np.zeros(optimizer.state.epoch_trigger.shape)
+    )
     callback = SwitchCallback(trigger, verbose=0)
     callback.set_model(model)
     for epoch in range(len(history.get("loss", []))):

@@ -310,7 +310,7 @@ def set_plan(
         arguments["trigger"] = Recorder(
             steps, list(recorded), arguments["trigger"]
         )
-    hybrid_optimizer(model)._reconfigure(**arguments)
+    hybrid_optimizer(model).reconfigure(**arguments)
 
 
 def train_whole(

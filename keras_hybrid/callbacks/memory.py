@@ -1,0 +1,75 @@
+"""What TrainUntilDone remembers from epoch to epoch, and through files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from keras_hybrid.callbacks import averages
+
+
+class Memory:
+    """What TrainUntilDone remembers from epoch to epoch: a `Companion`."""
+
+    def __init__(self) -> None:
+        self.forget()
+
+    def forget(self) -> None:
+        """Begins anew."""
+        self.average = averages.RunningAverage()
+        self.judge = "loss"
+        self.best = math.nan
+        self.best_epoch = 0
+        self.best_weights: list[np.ndarray] = []
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were averaged."""
+        return self.average.epochs
+
+    def compare(self, scores: Mapping[str, float]) -> None:
+        """Takes the average's validation, and keeps the weights of the best."""
+        self.judge = averages.judge(scores)
+        value = float(scores[self.judge])
+        first = not self.best_weights and math.isfinite(value)
+        if first or averages.is_better(self.judge, value, self.best):
+            self.best, self.best_epoch = value, self.epochs
+            self.best_weights = [np.array(w) for w in self.average.values]
+
+    def is_better_than(self, value: float) -> bool:
+        """Whether the best average was better than a model with this score."""
+        return averages.is_better(self.judge, self.best, value)
+
+    def get_state(self) -> dict[str, np.ndarray]:
+        """Returns arrays by name."""
+        state = {
+            "judge": np.frombuffer(self.judge.encode(), "uint8"),
+            "counts": np.array([self.epochs, self.best, self.best_epoch]),
+        }
+        for kind, arrays in (
+            ("average", self.average.values),
+            ("best", self.best_weights),
+        ):
+            for i, array in enumerate(arrays):
+                state[f"{kind}_{i}"] = array
+        return state
+
+    def set_state(self, state: dict[str, np.ndarray]) -> None:
+        """Takes them back; begins anew where there are none."""
+        self.forget()
+        if "counts" not in state:
+            return
+        epochs, self.best, best_epoch = (float(x) for x in state["counts"])
+        self.average.epochs, self.best_epoch = int(epochs), int(best_epoch)
+        self.judge = state["judge"].tobytes().decode()
+        self.average.values = _listed(state, "average")
+        self.best_weights = _listed(state, "best")
+
+
+def _listed(state: dict[str, np.ndarray], kind: str) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    while f"{kind}_{len(found)}" in state:
+        found.append(state[f"{kind}_{len(found)}"])
+    return found

@@ -1,0 +1,69 @@
+"""What TrainUntilDone says: its plan, what it saved, who interferes."""
+
+from __future__ import annotations
+
+import warnings
+
+from keras_hybrid.optimizer import HybridOptimizer
+
+
+def plan(optimizer: HybridOptimizer, steps_per_epoch: int | None) -> str:
+    """Says where the switch was and when the cool-down will end."""
+    switched_at, end = optimizer.switch_step, optimizer.cooldown_end
+    if switched_at is None or end is None:
+        return "Switched."
+    text = (
+        f"Switched to SGD at update {switched_at}; the learning rate cools "
+        f"down over {end - switched_at} updates"
+    )
+    if steps_per_epoch is None:
+        return f"{text}."
+    accumulated = optimizer.gradient_accumulation_steps or 1
+    left = (end - optimizer.updates_made) * accumulated / steps_per_epoch
+    return f"{text}, {left:.1f} epochs from here."
+
+
+def saved(ran: int, ceiling: int, seconds_an_epoch: float) -> str:
+    """Says what was saved against the ceiling, as the end of a sentence."""
+    spared = seconds_an_epoch * (ceiling - ran)
+    return (
+        f" of {ceiling}: {ceiling - ran} epochs "
+        f"({(ceiling - ran) / ceiling:.0%}) saved, about {_duration(spared)}"
+    )
+
+
+def warn_of_other_stop(optimizer: HybridOptimizer, ran: int) -> None:
+    """Warns that another callback has stopped the training."""
+    where = (
+        "in the cool-down, at "
+        f"{optimizer.cooldown_factor:.0%} of the learning rate"
+        if optimizer.has_switched
+        else "before the switch"
+    )
+    warnings.warn(
+        f"Another callback (EarlyStopping?) stopped the training in epoch "
+        f"{ran}, {where}. TrainUntilDone stops by itself once its "
+        "cool-down is over, which is worth more than the epochs it takes: "
+        "leave the other out, or give it a longer patience.",
+        stacklevel=2,
+    )
+
+
+def warn_of_other_rate(before: float, now: float, epoch: int) -> None:
+    """Warns that something else changes the learning rate."""
+    warnings.warn(
+        f"The learning rate fell from {before:.3g} to {now:.3g} "
+        f"in epoch {epoch + 1}: a schedule or another callback "
+        "(ReduceLROnPlateau, LearningRateScheduler) changes it. "
+        "TrainUntilDone cools down by itself, from a constant rate: "
+        "leave the other out.",
+        stacklevel=2,
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

@@ -1,0 +1,182 @@
+"""The plan of an update: what it multiplies with, one entry a group.
+
+Pure: from the choices, the state, the learning rate and the number of the
+update to tensors. `execution.layouts` hands each variable its own entries.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from keras import ops
+
+from keras_hybrid import rules
+from keras_hybrid.execution import backends
+from keras_hybrid.optimizer.choices import Choices
+from keras_hybrid.optimizer.state import State
+from keras_hybrid.units import spread
+
+Tensor = Any
+Plan = dict[str, Tensor]
+
+
+def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
+    """Returns what update number `step` needs but rho (see `scales_of`).
+
+    Args:
+        choices: What is fixed.
+        state: Is read.
+        rate: The learning rate, a scalar of the state's dtype.
+        step: The number of the update, counted from 0.
+    """
+    dtype = state.dtype
+    switch_steps = backends.read(state.switch_steps)
+    switched = switch_steps >= 0
+    position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
+    factor = ops.ones_like(position)
+    if choices.cooldown is not None:
+        spans = cooldown_spans(state, switch_steps)
+        factor = ops.where(
+            switched, choices.cooldown.factor(position, *spans), factor
+        )
+    scale_cut = backends.read(state.scale_cut)
+    rates = rate * factor
+    sgd_rates = rates
+    if choices.sgd_schedule is not None:
+        scheduled = _per_entry(choices.sgd_schedule, position)
+        sgd_rates = scheduled / (1 - choices.momentum) * factor
+    weights = backends.read(state.weights)
+    beta_1 = constant(choices.beta_1, dtype)
+    # Of the first moment: what was skipped did not change it.
+    skipped = ops.cast(state.skipped_steps, step.dtype)
+    updates = ops.cast(step - skipped + 1, dtype)
+    adaptive_steps = backends.read(state.adaptive_steps)
+    kept = 1 - backends.read(state.forgets)
+    plan = {
+        "phase": _phase_number(choices, state, weights, kept),
+        "step": step,
+        "rate": rate,
+        "switch_steps": switch_steps,
+        "factor": factor,
+        "rates": rates,
+        "sgd_rates": sgd_rates * scale_cut,
+        "scale_cut": ops.reshape(scale_cut, (1,)),
+        "weights": weights,
+        "beta": beta_1 + weights * (choices.momentum - beta_1),
+        "kept": kept,
+        "correction_1": ops.ones_like(position) - ops.power(beta_1, updates),
+        "correction_2": _correction_2(choices, state, adaptive_steps + 1),
+    }
+    if isinstance(choices.sgd_rate, float):
+        plan["fixed_scales"] = _fixed_scales(choices, state, rate, switched)
+    if state.frozen_corrections is not None:
+        _add_frozen(choices, state, plan)
+    return plan
+
+
+def last_plan(choices: Choices, state: State, updates: Tensor) -> Plan:
+    """Returns the plan of the update made last, as far as a switch reads it.
+
+    Args:
+        choices: What is fixed.
+        state: Is read.
+        updates: The number of updates so far.
+    """
+    step = ops.cast(updates, state.switch_steps.dtype) - 1
+    plan = plan_of(choices, state, ops.ones((), state.dtype), step)
+    made = backends.read(state.adaptive_steps)
+    return {**plan, "correction_2": _correction_2(choices, state, made)}
+
+
+def scales_of(choices: Choices, state: State, plan: Plan) -> Tensor:
+    """Returns rho, one entry a unit."""
+    if choices.sgd_schedule is not None:  # It is in the rates.
+        return ops.ones(state.scales.shape, state.dtype)
+    if "fixed_scales" in plan:
+        return plan["fixed_scales"]
+    return backends.read(state.scales)
+
+
+def next_weights(
+    choices: Choices, state: State, switch_steps: Tensor, step: Tensor
+) -> Tensor:
+    """Returns SGD's weight in the update after number `step`."""
+    switched = switch_steps >= 0
+    position = ops.cast(
+        ops.where(switched, step + 1 - switch_steps, 0), state.dtype
+    )
+    weights = ops.where(switched, choices.transition.weight(position), 0)
+    return ops.cast(weights, state.dtype)
+
+
+def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the updates after the switch, and those before it."""
+    steps = ops.cast(backends.read(state.training_steps), state.dtype)
+    start = ops.cast(backends.read(state.phase_start), state.dtype)
+    switched_at = ops.cast(switch_steps, state.dtype)
+    remaining = ops.where(steps < 0, math.inf, steps - switched_at)
+    return ops.cast(remaining, state.dtype), switched_at - start
+
+
+def constant(value: float, dtype: Any) -> Tensor:
+    """Returns a tensor of `value`; a cast would go through float32."""
+    return ops.convert_to_tensor(value, dtype=dtype)
+
+
+def _correction_2(choices: Choices, state: State, updates: Tensor) -> Tensor:
+    beta_2 = constant(choices.beta_2, state.dtype)
+    return 1 - ops.power(beta_2, updates)
+
+
+def _phase_number(
+    choices: Choices, state: State, weights: Tensor, kept: Tensor
+) -> Tensor:
+    """Returns which of `choices.phases` applies, as an int32 scalar."""
+    phases = choices.phases(len(state.groups.names))
+    number = ops.zeros((), "int32")
+    if "mixed" in phases:
+        started = ops.max(weights) > 0
+        if not choices.carries:
+            started = ops.logical_or(started, ops.min(kept) < 1)
+        number = ops.cast(started, "int32")
+    if "sgd" in phases:
+        over = ops.min(weights) >= 1
+        number = ops.where(over, phases.index("sgd"), number)
+    return ops.cast(number, "int32")
+
+
+def _fixed_scales(
+    choices: Choices, state: State, rate: Tensor, switched: Tensor
+) -> Tensor:
+    """Returns rho, fixed in the first SGD update whose rate is not 0."""
+    scales = backends.read(state.scales)
+    unset = ops.logical_and(
+        spread(state.groups.spread(switched), state.units),
+        ops.logical_and(scales == 0, rate > 0),
+    )
+    target = choices.sgd_rate / (1 - choices.momentum)
+    return ops.where(unset, target / ops.where(rate > 0, rate, 1), scales)
+
+
+def _add_frozen(choices: Choices, state: State, plan: Plan) -> None:
+    """Adds Adam's bias corrections, which rest once SGD is alone."""
+    plan["frozen_corrections"] = ops.where(
+        plan["weights"] < 1,
+        rules.bias_correction(plan["correction_1"], plan["correction_2"]),
+        backends.read(state.frozen_corrections),
+    )
+    multiplier = constant(choices.multiplier, state.dtype)
+    plan["frozen_rates"] = (
+        plan["sgd_rates"] * multiplier * plan["frozen_corrections"]
+    )
+
+
+def _per_entry(schedule: Any, positions: Tensor) -> Tensor:
+    """Calls a schedule for each entry: some take only scalars."""
+    return ops.stack(
+        [
+            ops.cast(schedule(positions[i]), positions.dtype)
+            for i in range(positions.shape[0])
+        ]
+    )
