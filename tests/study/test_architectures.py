@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from images import prepared
 from sklearn.datasets import load_sample_images
-from test_datasets import prepared
 
 from keras_hybrid.study import architectures, datasets
 

@@ -1,6 +1,6 @@
 """What must hold on every backend; test_backends.py runs it on JAX and torch.
 
-By hand: KERAS_BACKEND=jax pytest -n 0 tests/backend_checks.py
+By hand: KERAS_BACKEND=jax pytest -n 0 tests/execution/backend_checks.py
 """
 
 import contextlib

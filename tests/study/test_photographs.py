@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from images import prepared
 from PIL import Image
 from sklearn.datasets import load_sample_images
-from test_datasets import prepared
 
 from keras_hybrid.study import arms, datasets, protocol
 from keras_hybrid.study.photographs import Photographs

@@ -12,9 +12,9 @@ from pathlib import Path
 import devices
 import numpy as np
 import pytest
+from small import ROOT
 
 SCRIPT = Path(__file__).with_name("devices.py")
-ROOT = SCRIPT.parent.parent
 SECONDS = 200
 
 

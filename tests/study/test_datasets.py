@@ -1,12 +1,11 @@
 """Splits, pipelines and their errors."""
 
 import dataclasses
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from images import prepared
 
 from keras_hybrid.study import datasets
 
@@ -218,15 +217,6 @@ def test_missing_set_says_what_provides_it(tmp_path, monkeypatch):
         datasets.load("mnist", data_dir=str(tmp_path))
     assert str(tmp_path) in str(e.value)
     assert "no network" in str(e.value)
-
-
-def prepared(name):
-    """Returns the folder of a data set; skips the test where it lacks."""
-    root = os.environ.get("TFDS_DATA_DIR")
-    folder = Path(root or "") / name
-    if not root or not folder.exists():
-        pytest.skip(f"TFDS_DATA_DIR holds no prepared {name}")
-    return folder
 
 
 @pytest.mark.slow

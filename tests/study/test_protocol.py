@@ -7,24 +7,13 @@ import math
 import keras
 import numpy as np
 import pytest
+from images import tiny_data
 
 from keras_hybrid import cli
 from keras_hybrid.callbacks import snapshot
 from keras_hybrid.reports import study
 from keras_hybrid.study import architectures, arms, datasets, protocol
 from keras_hybrid.study.record import DamagedRecord, Run
-
-
-def tiny_data():
-    """Three classes of noisy bright rows, 96 training images."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(160) % 3
-    images = rng.integers(0, 80, (160, 6, 6, 1))
-    images[np.arange(160), labels * 2] += 120
-    images = images.astype("uint8")
-    cut = [(0, 96), (96, 128), (128, 160)]
-    parts = [(images[a:b], labels[a:b].astype("int64")) for a, b in cut]
-    return datasets.Data("tiny", *parts, classes=3, augmented=False)
 
 
 @pytest.fixture

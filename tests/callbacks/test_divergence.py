@@ -4,12 +4,12 @@ import copy
 import logging
 import math
 import runpy
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import ROOT
 
 from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
 from keras_hybrid import callbacks as callbacks_module
@@ -642,7 +642,7 @@ def test_its_names():
 
 @pytest.mark.slow
 def test_a_planted_divergence_of_the_benchmark():
-    path = Path(__file__).parent.parent / "benchmarks" / "divergences.py"
+    path = ROOT / "benchmarks" / "divergences.py"
     benchmark = runpy.run_path(str(path))
     planted = benchmark["PLANTED"][7]
     result = benchmark["row"](benchmark["datasets"].load("mnist-5k"), planted)

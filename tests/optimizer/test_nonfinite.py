@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import ROOT
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.execution import blocks
@@ -279,12 +280,11 @@ print("RESULT " + json.dumps({
 @pytest.mark.slow
 def test_under_a_strategy():
     # Logical devices must be configured before TensorFlow starts.
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         capture_output=True,
         text=True,
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         timeout=300,
     )
     last = process.stdout.splitlines()[-1:]

@@ -5,12 +5,12 @@ import math
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
-from test_protocol import tiny_data
+from images import tiny_data
+from small import ROOT
 
 from keras_hybrid import HybridOptimizer, TrainUntilDone, cli
 from keras_hybrid._support import files, processes
@@ -89,7 +89,7 @@ def test_every_arm_can_be_made_and_has_its_control(name):
 @pytest.mark.parametrize("folder", ["study", "study-variants"])
 def test_arms_mean_what_their_records_say(folder):
     """Whatever the library's defaults have become since."""
-    root = Path(__file__).parent.parent / "results" / folder
+    root = ROOT / "results" / folder
     paths = sorted((root / "mnist-under-fit").glob("*-seed0.json"))
     assert paths
     for path in paths:
@@ -370,7 +370,7 @@ def test_a_locked_piece_is_left_to_its_process(
         [sys.executable, "-c", code, str(lock)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        cwd=Path(__file__).parent.parent,
+        cwd=ROOT,
     ) as holder:
         assert holder.stdout.readline().strip() == b"True"
         campaign.run(plan(tmp_path, ["sgd"]))
@@ -583,7 +583,7 @@ def test_a_control_that_was_not_run_is_not_claimed(tmp_path):
 
 
 def test_an_untuned_learning_rate_is_not_shown_as_tuned():
-    root = Path(__file__).parent.parent / "results" / "best"
+    root = ROOT / "results" / "best"
     rows = study.summary(study.load_runs(root)[0])
     assert {row.learning_rate for row in rows} == {None}
 

@@ -16,6 +16,7 @@ import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import TESTS
 
 from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.recipes import Plan
@@ -673,7 +674,7 @@ def test_progress_is_told(tmp_path):
 
 SCRIPT = """
 import os, signal, sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests}
 import test_tuner as t
 tuner = t.tuner_in({folder!r}, seeds=2, space=t.POINTS)
 trainings = int(sys.argv[1])
@@ -692,7 +693,8 @@ def test_killed_and_resumed_equals_never_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         SCRIPT.format(
-            tests=os.path.dirname(__file__), folder=str(tmp_path / "killed")
+            tests=[str(TESTS), os.path.dirname(__file__)],
+            folder=str(tmp_path / "killed"),
         )
     )
     for kill_at, code in (
@@ -1124,7 +1126,7 @@ def test_no_finished_trial(tmp_path):
 
 WORKER = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests}
 from keras_hybrid._support import processes
 processes.die_with_parent()
 import test_tuner as t
@@ -1161,7 +1163,10 @@ def test_chief_and_workers_survive_kills(tmp_path):
     folder = tmp_path / "shared"
     script.write_text(
         textwrap.dedent(
-            WORKER.format(tests=os.path.dirname(__file__), folder=str(folder))
+            WORKER.format(
+                tests=[str(TESTS), os.path.dirname(__file__)],
+                folder=str(folder),
+            )
         )
     )
     killed = []

@@ -4,14 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import backend_checks
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import ROOT
 
-ROOT = Path(__file__).parent.parent
 # Whoever imports TensorFlow fails, as where it is not installed.
 SCRIPT = """
 import sys
@@ -40,7 +39,7 @@ def check(backend, folder, cases, marks, flags=""):
     numbers = folder / "tensorflow.npz"
     tensorflows_numbers(numbers, cases)
     options = ("-n", "0", "-p", "no:cacheprovider", "-m", marks)
-    checks = (backend, *options, "tests/backend_checks.py")
+    checks = (backend, *options, "tests/execution/backend_checks.py")
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, *checks],
         cwd=ROOT,

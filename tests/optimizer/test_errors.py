@@ -6,17 +6,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import received
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import AtEpoch, AtStep, Plateau, ProjectionConverged
 
 NAN, INF = float("nan"), float("inf")
-
-
-def received(**arguments):
-    """The end of every message: what was received."""
-    return "Received: " + ", ".join(f"{k}={v!r}" for k, v in arguments.items())
 
 
 # Arguments, exception. The message must name the argument in backticks and
@@ -342,3 +338,7 @@ def test_jit_compile_true_needs_tensorflow(monkeypatch):
         r"Received: jit_compile=True, backend='jax'$",
     ):
         HybridOptimizer(jit_compile=True)
+
+
+def test_the_table_is_as_long_as_promised():
+    assert len(ARGUMENTS) >= 60
