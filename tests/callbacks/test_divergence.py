@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from inside import slots, state
 from small import ROOT
 
 from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
@@ -106,7 +107,7 @@ def equal(state, other):
 
 
 def scale_cut(model):
-    return float(hybrid_optimizer(model)._scale_cut.numpy())
+    return float(state(hybrid_optimizer(model), "sgd_scale_cut").numpy())
 
 
 class States(keras.callbacks.Callback):
@@ -210,7 +211,7 @@ def test_a_switch_between_epochs_is_kept():
         spoil = Spoil(
             1,
             1e6,  # No scale before the switch.
-            lambda model: [model.optimizer._scales],
+            lambda model: [state(model.optimizer, "sgd_scale")],
         )
         history = fit(model, *callbacks, spoil, epochs=2)
         assert model.optimizer.switch_step == STEPS
@@ -293,8 +294,8 @@ def test_losses_add_up_to_what_is_unusual():
 @pytest.mark.parametrize(
     "variables",
     [
-        lambda model: model.optimizer._second_moments,
-        lambda model: model.optimizer._first_moments[:1],
+        lambda model: slots(model.optimizer, "second_moment"),
+        lambda model: slots(model.optimizer, "first_moment")[:1],
         lambda model: model.trainable_variables,
     ],
     ids=["second_moment", "one_first_moment", "weights"],
@@ -326,7 +327,9 @@ def test_the_last_update_is_judged_by_its_weights():
 def test_a_data_set_that_does_not_know_its_length():
     model = reset_model()
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
-    spoil = Spoil(STEPS - 1, NAN, lambda model: model.optimizer._second_moments)
+    spoil = Spoil(
+        STEPS - 1, NAN, lambda model: slots(model.optimizer, "second_moment")
+    )
     history = model.fit(
         data.filter(lambda *_: True),
         verbose=0,

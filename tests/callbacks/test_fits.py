@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from inside import slots, state, tracing_counts
 
 from keras_hybrid import (
     DivergenceGuard,
@@ -295,7 +296,7 @@ def test_a_fit_that_goes_on_keeps_the_usual_loss():
     model = new_model()
     guard = DivergenceGuard(factor=3.0, snapshot_every=2, verbose=0)
     fit(model, guard, y=0.01 * Y)
-    usual = float(model.optimizer._usual_loss.numpy())
+    usual = float(state(model.optimizer, "usual_loss").numpy())
     assert usual > 0
     history = fit(model, guard, y=0.01 * Y, initial_epoch=4, epochs=5)
     assert history["divergences"] == [0]
@@ -417,12 +418,12 @@ def test_arguments_changed_between_updates_count(change):
 def test_arguments_that_stay_cause_no_retrace():
     optimizer = HybridOptimizer(0.01)
     updates(optimizer, 2)
-    counts = optimizer._functions.tracing_counts()
+    counts = tracing_counts(optimizer)
     variable = optimizer._trainable_variables[0]
     for rate in (0.1, 0.2):
         optimizer.learning_rate = rate
         optimizer.apply([ONE], [variable])
-    assert counts == optimizer._functions.tracing_counts()
+    assert counts == tracing_counts(optimizer)
 
 
 @pytest.mark.parametrize("jit_compile", [False, "auto"])
@@ -449,7 +450,9 @@ def test_the_momentum_is_forgotten_by_the_first_update_that_counts(
     before = variables[1].numpy()
     optimizer.apply([0 * ONE, 0 * ONE], variables)
     np.testing.assert_array_equal(variables[1].numpy(), before)
-    np.testing.assert_array_equal(optimizer._first_moments[1].numpy(), 0 * ONE)
+    np.testing.assert_array_equal(
+        slots(optimizer, "first_moment")[1].numpy(), 0 * ONE
+    )
     # Momentum is kept from then on.
     optimizer.apply([ONE, ONE], variables)
     moved = variables[1].numpy()
@@ -508,7 +511,9 @@ class Counts(StepTrigger):
 def test_a_trigger_of_ones_own_starts_as_it_says():
     optimizer = HybridOptimizer(trigger=Counts(), scope="variable")
     optimizer.build([keras.Variable([1.0]), keras.Variable([2.0])])
-    np.testing.assert_array_equal(optimizer._trigger_state[0].numpy(), [1, 2])
+    np.testing.assert_array_equal(
+        state(optimizer, "trigger_state_0").numpy(), [1, 2]
+    )
 
 
 class Needs(StepTrigger):
@@ -559,7 +564,7 @@ def test_the_guards_cut_reaches_the_warm_up_of_rmsprop():
         )
         variable = keras.Variable([1.0, 2.0])
         optimizer.build([variable])
-        optimizer._scale_cut.assign(cut)
+        state(optimizer, "sgd_scale_cut").assign(cut)
         for _ in range(30):
             before = variable.numpy()
             optimizer.apply([ONE], [variable])

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from inside import state
 
 from keras_hybrid import (
     DivergenceGuard,
@@ -333,7 +334,7 @@ def test_switches_between_batches_and_goes_back():
     fit(model, callbacks=at_batch(3, lambda o: o.revert()))
     assert model.optimizer.switch_step is None
     assert model.optimizer.sgd_fraction == 0
-    adaptive = int(model.optimizer._adaptive_steps.numpy()[0])
+    adaptive = int(state(model.optimizer, "adaptive_steps").numpy()[0])
     assert adaptive == SWITCH + EPOCHS * BATCHES - 3
 
 
