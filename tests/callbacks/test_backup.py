@@ -13,11 +13,6 @@ from keras_hybrid.callbacks.snapshot import DamagedSnapshot
 from keras_hybrid.transitions import Blend, Cooldown
 from keras_hybrid.triggers import AtEpoch, Plateau
 
-pytestmark = pytest.mark.filterwarnings(
-    # Keras' Variable takes no `copy`, which NumPy 2 asks of np.array(variable).
-    "ignore:__array__ implementation:DeprecationWarning"
-)
-
 EPOCHS, STEPS = 6, 4
 X = np.random.default_rng(0).normal(size=(8 * STEPS, 3)).astype("float32")
 Y = X[:, :1] * X[:, 1:2]

@@ -21,11 +21,6 @@ from keras_hybrid.recipes import Plan
 from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import AtEpoch, AtStep, StepTrigger
 
-pytestmark = pytest.mark.filterwarnings(
-    # Keras' Variable takes no `copy`, which NumPy 2 asks of np.array(variable).
-    "ignore:__array__ implementation:DeprecationWarning"
-)
-
 BATCH, STEPS = 8, 4  # Updates an epoch.
 _RANDOM = np.random.default_rng(0)
 X = _RANDOM.normal(size=(BATCH * STEPS, 4)).astype("float32")
