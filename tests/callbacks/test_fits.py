@@ -1,29 +1,30 @@
 """What users do around `fit`: other optimizers, averages, broken-off fits."""
 
-import copy
 import functools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from inside import slots, state, tracing_counts
+from inside import state
 
 from keras_hybrid import (
     DivergenceGuard,
     ExactBackup,
     HybridOptimizer,
     SwitchCallback,
-    presets,
 )
 from keras_hybrid.callbacks import Diverged
 from keras_hybrid.recipes import Plan
 from keras_hybrid.transitions import Cooldown
-from keras_hybrid.triggers import AtEpoch, AtStep, StepTrigger
+from keras_hybrid.triggers import AtEpoch
 
 BATCH, STEPS = 8, 4  # Updates an epoch.
+
 _RANDOM = np.random.default_rng(0)
+
 X = _RANDOM.normal(size=(BATCH * STEPS, 4)).astype("float32")
+
 Y = (X @ _RANDOM.normal(size=(4, 1))).astype("float32")
 
 
@@ -86,9 +87,6 @@ def weights_of(model):
 def assert_equal(weights, others):
     for one, other in zip(weights, others, strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-# ---- Resumed is never stopped -----------------------------------------------
 
 
 def resumed_and_unbroken(make, train, path):
@@ -248,9 +246,6 @@ def test_metrics_that_are_arrays_are_backed_up(tmp_path):
     np.testing.assert_array_equal(resumed, unbroken)
 
 
-# ---- Loss scaling -----------------------------------------------------------
-
-
 @pytest.fixture
 def mixed_float16():
     before = keras.config.dtype_policy()
@@ -272,9 +267,6 @@ def test_loss_scaling_is_built_once(mixed_float16, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     assert float(again.optimizer.dynamic_scale.numpy()) == 1024
-
-
-# ---- A second training ------------------------------------------------------
 
 
 def test_a_new_training_has_a_usual_loss_of_its_own():
@@ -299,9 +291,6 @@ def test_a_fit_that_goes_on_keeps_the_usual_loss():
     x[0] *= 1e3
     history = fit(model, guard, x=x, y=Y, initial_epoch=5, epochs=6)
     assert history["divergences"][0] > 0
-
-
-# ---- A fit that was broken off ----------------------------------------------
 
 
 def test_a_file_after_a_fit_broken_off_within_an_epoch_decides_nothing(
@@ -332,9 +321,6 @@ def test_a_next_fit_without_the_callback_does_not_switch(tmp_path):
         fit(model, Kill(0, at_end=True), switch)
     fit(model, keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"))
     assert not model.optimizer.has_switched
-
-
-# ---- No estimate to switch to -----------------------------------------------
 
 
 def test_without_an_estimate_the_training_goes_on():
@@ -370,91 +356,6 @@ def test_the_trigger_is_asked_again_where_there_was_no_estimate():
     assert model.optimizer.has_switched
 
 
-# ---- The optimizer outside of `fit` -----------------------------------------
-
-ONE = np.ones(2, "float32")
-
-
-def updates(optimizer, count, grad=ONE, value=(1.0, 2.0), change=None):
-    variable = keras.Variable(value)
-    for i in range(count):
-        if i == count // 2 and change is not None:
-            change(optimizer, variable)
-        optimizer.apply([0.5 * grad], [variable])
-    return variable.numpy()
-
-
-def set_decay(optimizer, variable):
-    optimizer.weight_decay = 5.0
-
-
-def set_clipvalue(optimizer, variable):
-    optimizer.clipvalue = 1e-9
-
-
-def exclude(optimizer, variable):
-    optimizer.exclude_from_weight_decay(var_list=[variable])
-
-
-@pytest.mark.parametrize("change", [set_decay, set_clipvalue, exclude])
-def test_arguments_changed_between_updates_count(change):
-    ours, keras_own, unchanged = (
-        updates(make(0.01, weight_decay=2.0), 4, change=how)
-        for make, how in (
-            (HybridOptimizer, change),
-            (keras.optimizers.AdamW, change),
-            (HybridOptimizer, None),
-        )
-    )
-    np.testing.assert_allclose(ours, keras_own, rtol=1e-6)
-    assert np.abs(ours - unchanged).max() > 1e-3
-
-
-def test_arguments_that_stay_cause_no_retrace():
-    optimizer = HybridOptimizer(0.01)
-    updates(optimizer, 2)
-    counts = tracing_counts(optimizer)
-    variable = optimizer._trainable_variables[0]
-    for rate in (0.1, 0.2):
-        optimizer.learning_rate = rate
-        optimizer.apply([ONE], [variable])
-    assert counts == tracing_counts(optimizer)
-
-
-@pytest.mark.parametrize("jit_compile", [False, "auto"])
-@pytest.mark.parametrize("how", ["skipped", "without a gradient"])
-def test_the_momentum_is_forgotten_by_the_first_update_that_counts(
-    how, jit_compile
-):
-    variables = [keras.Variable([1.0, 2.0]), keras.Variable([3.0, 4.0])]
-    optimizer = HybridOptimizer(
-        0.01,
-        sgd_learning_rate=0.1,
-        carry_momentum=False,
-        trigger=AtStep(3),
-        skip_nonfinite=True,
-        jit_compile=jit_compile,
-    )
-    optimizer.build(variables)
-    for _ in range(3):
-        optimizer.apply([ONE, ONE], variables)
-    if how == "skipped":
-        optimizer.apply([ONE, np.nan * ONE], variables)
-    else:
-        optimizer.apply([ONE], variables[:1])
-    before = variables[1].numpy()
-    optimizer.apply([0 * ONE, 0 * ONE], variables)
-    np.testing.assert_array_equal(variables[1].numpy(), before)
-    np.testing.assert_array_equal(
-        slots(optimizer, "first_moment")[1].numpy(), 0 * ONE
-    )
-    # Momentum is kept from then on.
-    optimizer.apply([ONE, ONE], variables)
-    moved = variables[1].numpy()
-    optimizer.apply([0 * ONE, 0 * ONE], variables)
-    assert (variables[1].numpy() < moved).all()
-
-
 @pytest.mark.parametrize("scope", ["model", "layer", "variable"])
 def test_a_frozen_model_is_no_error(scope):
     model = new_model(scope=scope)
@@ -485,44 +386,6 @@ def test_layers_made_by_the_first_batch():
     assert history["loss"][-1] < history["loss"][0]
 
 
-def test_a_copy_must_be_told_its_variables():
-    optimizer = HybridOptimizer(0.01)
-    updates(optimizer, 2)
-    again = copy.deepcopy(optimizer)
-    with pytest.raises(ValueError, match=r"does not know its variables"):
-        again.apply([ONE])
-
-
-class Counts(StepTrigger):
-    """Starts with another number in each group."""
-
-    def init(self, groups):
-        return [np.arange(1.0, groups + 1)]
-
-    def update(self, state, signals):
-        return state[0] < 0, state
-
-
-def test_a_trigger_of_ones_own_starts_as_it_says():
-    optimizer = HybridOptimizer(trigger=Counts(), scope="variable")
-    optimizer.build([keras.Variable([1.0]), keras.Variable([2.0])])
-    np.testing.assert_array_equal(
-        state(optimizer, "trigger_state_0").numpy(), [1, 2]
-    )
-
-
-class Needs(StepTrigger):
-    needs = frozenset({"loss"})
-
-
-def test_a_trigger_may_need_only_what_there_is():
-    with pytest.raises(ValueError, match=r"`needs`.*step_square.*loss"):
-        HybridOptimizer(trigger=Needs())
-
-
-# ---- DivergenceGuard --------------------------------------------------------
-
-
 def test_a_skipped_batch_leaves_the_others_in_the_metrics():
     y = Y.copy()
     y[2 * BATCH] = np.nan
@@ -550,22 +413,6 @@ def test_a_skipped_batch_after_a_rollback_brings_nothing_undone_back():
     # Back before the first batch, of whose loss nothing is left.
     assert losses[1] == losses[0] > 0
     assert losses[3] == losses[2] == 0
-
-
-def test_the_guards_cut_reaches_the_warm_up_of_rmsprop():
-    def last_step(cut):
-        optimizer = presets.RMSpropWarmup(
-            2, sgd_learning_rate=0.1, jit_compile=False
-        )
-        variable = keras.Variable([1.0, 2.0])
-        optimizer.build([variable])
-        state(optimizer, "sgd_scale_cut").assign(cut)
-        for _ in range(30):
-            before = variable.numpy()
-            optimizer.apply([ONE], [variable])
-        return before - variable.numpy()
-
-    np.testing.assert_allclose(last_step(0.25), last_step(1.0) / 4, rtol=0.1)
 
 
 def test_a_plan_leaves_an_epoch_to_sgd():

@@ -1,5 +1,6 @@
 """Each published method against its formula, over its whole transition."""
 
+import keras
 import numpy as np
 import pytest
 import reference
@@ -15,6 +16,7 @@ from cases import (
     marked_slow,
     swats_of_groups,
 )
+from inside import state
 from problem import PATHS, START, STEPS, gradients, new_variables, run, stepper
 
 from keras_hybrid import presets, rules
@@ -135,3 +137,19 @@ def test_weight_decay_and_cooldown_work_in_each(name, whole):
     np.testing.assert_allclose(
         whole(name)[0][0] - got[0], rate * 0.1 * START, rtol=1e-9
     )
+
+
+def test_the_guards_cut_reaches_the_warm_up_of_rmsprop():
+    def last_step(cut):
+        optimizer = presets.RMSpropWarmup(
+            2, sgd_learning_rate=0.1, jit_compile=False
+        )
+        variable = keras.Variable([1.0, 2.0])
+        optimizer.build([variable])
+        state(optimizer, "sgd_scale_cut").assign(cut)
+        for _ in range(30):
+            before = variable.numpy()
+            optimizer.apply([tf.ones(2)], [variable])
+        return before - variable.numpy()
+
+    np.testing.assert_allclose(last_step(0.25), last_step(1.0) / 4, rtol=0.1)
