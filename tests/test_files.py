@@ -13,7 +13,8 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from test_protocol import tiny_data
+from images import tiny_data
+from small import ROOT
 
 from keras_hybrid import HybridOptimizer, cli
 from keras_hybrid._support import files
@@ -24,7 +25,7 @@ from keras_hybrid.study.record import Run
 
 SOURCES = sorted(Path(cli.__file__).parent.rglob("*.py"))
 RECIPE = SHIPPED[0] / "mnist-mlp_small.json"
-RECORD = next(Path(__file__).parent.parent.glob("results/**/hybrid-seed0.json"))
+RECORD = next(ROOT.glob("results/**/hybrid-seed0.json"))
 
 
 def dense_model(dtype="float32"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
-from test_rules import (
+from vectors import (
     BETA_1,
     BETA_2,
     EPSILON,

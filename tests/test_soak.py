@@ -7,11 +7,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from small import ROOT
 
-PROGRAM = Path(__file__).parent.parent / "benchmarks" / "kills.py"
+PROGRAM = ROOT / "benchmarks" / "kills.py"
 
 
 def load_program():

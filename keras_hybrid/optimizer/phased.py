@@ -12,7 +12,7 @@ from keras_hybrid._support import checks
 from keras_hybrid.execution import backends
 from keras_hybrid.optimizer import estimates, plans, queries
 from keras_hybrid.optimizer.choices import Choices
-from keras_hybrid.optimizer.state import State
+from keras_hybrid.optimizer.state import State, layouts_of
 from keras_hybrid.optimizer.switching import switch_where
 from keras_hybrid.optimizer.update import Update
 from keras_hybrid.optimizer.whole import WholeUpdateOptimizer

@@ -1,0 +1,254 @@
+"""ExactBackup: stopped anywhere, in any order of callbacks, bit for bit."""
+
+import functools
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from keras_hybrid import ExactBackup, HybridOptimizer, SwitchCallback
+from keras_hybrid.callbacks.snapshot import DamagedSnapshot
+from keras_hybrid.transitions import Blend, Cooldown
+from keras_hybrid.triggers import AtEpoch, Plateau
+
+EPOCHS, STEPS = 6, 4
+X = np.random.default_rng(0).normal(size=(8 * STEPS, 3)).astype("float32")
+Y = X[:, :1] * X[:, 1:2]
+
+
+@functools.cache
+def compiled(**kwargs):
+    model = keras.Sequential(
+        [
+            keras.layers.Input((3,)),
+            keras.layers.Dense(4, "tanh"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(1),
+        ]
+    )
+    options = {
+        "transition": Blend(6),
+        "cooldown": Cooldown(),
+        "jit_compile": False,
+        **kwargs,
+    }
+    model.compile(HybridOptimizer(0.01, **options), "mse", metrics=["mae"])
+    model.optimizer.build(model.trainable_variables)
+    variables = model.variables + model.optimizer.variables
+    return model, variables, [v.numpy() for v in variables]
+
+
+def new_model(**kwargs):
+    """As a new process would make it, but compiled once."""
+    model, variables, values = compiled(**kwargs)
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return model
+
+
+class Interrupted(Exception):
+    pass
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Fails at a moment of an epoch."""
+
+    def __init__(self, moment, epoch):
+        super().__init__()
+        self.moment, self.fatal, self.epoch = moment, epoch, None
+
+    def now(self, moment):
+        if (moment, self.epoch) == (self.moment, self.fatal):
+            raise Interrupted
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+        self.now("begin")
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            self.now("batch")
+
+    def on_test_end(self, logs=None):
+        self.now("test")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.now("end")
+
+
+def decayed(epoch, rate):
+    """Of the rate before: to begin an epoch twice is to decay twice."""
+    return 0.9 * rate
+
+
+def fit(callbacks, epochs=EPOCHS, **kwargs):
+    model = new_model(**kwargs)
+    model.fit(
+        tf.data.Dataset.from_tensor_slices((X, Y)).batch(8),
+        validation_data=(X, Y),
+        epochs=epochs,
+        shuffle=False,
+        verbose=0,
+        callbacks=callbacks,
+    )
+    # Read before the next `new_model` resets them.
+    state = [v.numpy() for v in model.variables + model.optimizer.variables]
+    return state, model.history
+
+
+def run(path, moment=None, epoch=None, order=(0, 1, 2, 3), **kwargs):
+    steady = Plateau("val_loss", patience=2, min_delta=10.0)
+    callbacks = [
+        ExactBackup(path, **kwargs),
+        SwitchCallback(steady | AtEpoch(4), verbose=0),
+        keras.callbacks.LearningRateScheduler(decayed),
+        Interrupt(moment, epoch),
+    ]
+    return fit([callbacks[i] for i in order])
+
+
+@functools.cache
+def unbroken():
+    steady = Plateau("val_loss", patience=2, min_delta=10.0)
+    rate = keras.callbacks.LearningRateScheduler(decayed)
+    return fit([SwitchCallback(steady | AtEpoch(4), verbose=0), rate])
+
+
+def assert_same(run, expected):
+    for mine, other in zip(run[0], expected[0], strict=True):
+        np.testing.assert_array_equal(mine, other)
+    # NaN equals NaN; the order of the names is that of the callbacks.
+    mine, other = (sorted(h.history.items()) for _, h in (run, expected))
+    assert repr(mine) == repr(other)
+    assert run[1].epoch == expected[1].epoch == list(range(EPOCHS))
+
+
+ORDERS = list(itertools.permutations(range(4)))
+# The switch is at the end of epoch 2, the blend until the end of epoch 4.
+MOMENTS = [
+    ("begin", 0),
+    ("batch", 1),
+    ("test", 2),
+    ("end", 2),
+    ("begin", 3),
+    ("batch", 3),
+    ("end", 5),
+]
+
+
+def test_the_run_switches_on_the_way():
+    history = unbroken()[1].history
+    assert history["switch_step"] == [-1] * 3 + [3 * STEPS] * 3
+    assert 0 < history["sgd_fraction"][3] < history["sgd_fraction"][4] == 1
+
+
+@pytest.mark.parametrize("number", range(len(MOMENTS)))
+def test_stopped_anywhere_in_any_order(tmp_path, number):
+    # Another order at each moment.
+    stopped_and_resumed(tmp_path, MOMENTS[number], ORDERS[7 * number % 24])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_stopped_anywhere_in_every_order(tmp_path, moment):
+    for order in ORDERS:
+        stopped_and_resumed(tmp_path, moment, order)
+
+
+def stopped_and_resumed(tmp_path, moment, order):
+    path = tmp_path / "new" / "backup.npz"
+    with pytest.raises(Interrupted):
+        run(path, *moment, order)
+    assert_same(run(path, order=order), unbroken())
+    assert not path.exists()
+
+
+def test_stopped_twice_and_where_a_write_was_cut_off(tmp_path):
+    path = tmp_path / "backup.npz"
+    for epoch in (2, 2, 4):
+        with pytest.raises(Interrupted):
+            run(path, "batch", epoch)
+        cut_off = tmp_path / "backup.npz.77.partial"
+        cut_off.write_bytes(path.read_bytes()[:99])
+    assert_same(run(path), unbroken())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_kept_after_the_end_it_restores_the_end(tmp_path):
+    path = tmp_path / "backup.npz"
+    run(path, delete_checkpoint=False)
+    trained = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_begin=lambda epoch, logs: trained.append(epoch)
+    )
+    again = fit([ExactBackup(path, delete_checkpoint=False), watch])
+    assert trained == []
+    assert_same(again, unbroken())
+
+
+def test_average_of_weights(tmp_path):
+    """`use_ema` puts the average into the weights when `fit` ends."""
+    path = tmp_path / "backup.npz"
+    options = {"use_ema": True, "ema_momentum": 0.5, "cooldown": None}
+    whole = fit([], **options)
+    kept = [ExactBackup(path, delete_checkpoint=False)]
+    with pytest.raises(Interrupted):
+        fit([*kept, Interrupt("batch", 3)], **options)
+    for _ in range(2):
+        assert_same(fit(kept, **options), whole)
+
+
+def test_a_next_fit_starts_at_its_own_beginning(tmp_path):
+    path = tmp_path / "backup.npz"
+    with pytest.raises(Interrupted):
+        run(path, "batch", 3)
+    _, history = run(path)
+    history.model.fit(X, Y, epochs=1, verbose=0)
+    assert history.model.history.epoch == [0]
+
+
+def test_the_next_epoch_is_known_before_fit(tmp_path):
+    path = tmp_path / "backup.npz"
+    assert ExactBackup(path).next_epoch == 0
+    with pytest.raises(Interrupted):
+        run(path, "end", 3)
+    assert ExactBackup(path).next_epoch == 3
+
+
+def test_an_unbuilt_model_is_refused(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1)])
+    model.compile(HybridOptimizer(), "mse")
+    with pytest.raises(ValueError, match="must be built.*not built"):
+        model.fit(X, Y, callbacks=[ExactBackup(tmp_path / "b")], verbose=0)
+
+
+def test_a_damaged_file_is_refused(tmp_path):
+    path = tmp_path / "backup.npz"
+    path.write_bytes(b"no snapshot")
+    with pytest.raises(DamagedSnapshot, match="backup.npz: not readable"):
+        run(path)
+    assert path.exists()
+
+
+def test_values_that_are_no_numbers_are_refused(tmp_path):
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(note="fine")
+    )
+    with pytest.raises(ValueError, match="fine"):
+        fit(
+            [
+                ExactBackup(tmp_path / "backup.npz"),
+                note,
+                SwitchCallback(AtEpoch(4), verbose=0),
+            ]
+        )
+
+
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(TypeError, match="delete_checkpoint"):
+        ExactBackup(tmp_path / "b", delete_checkpoint="no")
+    with pytest.raises(TypeError):
+        ExactBackup(None)
