@@ -18,6 +18,7 @@ LAYERS = [
     {"_support"},
     {
         "batches",
+        "formula",
         "groups",
         "recipes",
         "rules",
@@ -44,44 +45,9 @@ MOST_LINES = {"module": 400, "class": 300, "function": 60}
 # What is still longer: how long it may be at most, and why it is. The numbers
 # may fall, and an entry goes when its part is short enough; none is added.
 LONGER = {
-    "callbacks.divergence": (
-        503,
-        "finds divergences, keeps snapshots and goes back, in one",
-    ),
-    "callbacks.divergence.DivergenceGuard": (
-        440,
-        "finds divergences, keeps snapshots and goes back, in one",
-    ),
-    "callbacks.switch": (
-        482,
-        "looks, logs, counts the training's length, in one",
-    ),
-    "callbacks.switch.SwitchCallback": (
-        445,
-        "looks, logs, counts the training's length, in one",
-    ),
-    "callbacks.until_done": (484, "trigger, average and words of one callback"),
-    "callbacks.until_done.TrainUntilDone": (
-        384,
-        "trigger, average and words of one callback",
-    ),
     "cli": (442, "all commands in one file"),
     "cli._parser": (123, "all commands in one file"),
     "cli._tune": (70, "all commands in one file"),
-    "optimizer.hybrid": (1930, "arguments, state, queries and updates in one"),
-    "optimizer.hybrid.HybridOptimizer": (
-        1744,
-        "arguments, state, queries and updates in one",
-    ),
-    "optimizer.hybrid.HybridOptimizer._update_by_layout": (
-        66,
-        "arguments, state, queries and updates in one",
-    ),
-    "optimizer.hybrid.HybridOptimizer._plan": (
-        66,
-        "arguments, state, queries and updates in one",
-    ),
-    "presets": (678, "eight methods, each with its card"),
     "recipes": (414, "plans and recipes in one file"),
     "reports.figures": (806, "all drawings in one file"),
     "reports.search": (749, "numbers, words and page of a search in one file"),
@@ -90,8 +56,6 @@ LONGER = {
         "numbers, words and page of a search in one file",
     ),
     "reports.study": (756, "numbers, words and page of a study in one file"),
-    "rules": (413, "formulas with their sources"),
-    "scales": (408, "formulas with their sources"),
     "study.arms": (633, "a table of all arms"),
     "study.protocol": (522, "a run from its data to its record"),
     "study.protocol.train_to": (84, "a run from its data to its record"),
@@ -110,14 +74,8 @@ LONGER = {
 }
 # How many underscore names of other modules one still uses; it may only fall.
 REACHING = {
-    "callbacks.divergence": 9,
-    "callbacks.until_done": 1,
-    "presets": 1,
-    "study.trace": 1,
     "tuning.forked": 2,
     "tuning.oracles": 1,
-    "tuning.prefix": 5,
-    "tuning.trials": 1,
 }
 
 

@@ -68,23 +68,21 @@ class DivergenceGuard(keras.callbacks.Callback):
     Args:
         factor: Number above 1, default 3.0; or None: only what is not finite
             is a divergence.
-        max_retries: Integer of at least 0, default 10: tries from the same
-            snapshot. They count anew after `2 * snapshot_every` good batches.
-        scale_cut: Float between 0 and 1, default 0.5: the factor on SGD's
-            scale at each try.
-        action: `"cut"` (default), or `"revert"`: go back to Adam as well.
-            The trigger starts anew and switches again when it fires, to a rho
-            estimated anew and cut: at the next end of an epoch after an
-            `AtEpoch`, with the next update after an `AtStep`.
+        max_retries: Integer of at least 0, default 10: tries from one
+            snapshot, anew after `2 * snapshot_every` good batches.
+        scale_cut: Float between 0 and 1, default 0.5: of SGD's scale, each try.
+        action: `"cut"` (default), or `"revert"`: go back to Adam as well. The
+            trigger starts anew (an `AtEpoch` switches at the next end of an
+            epoch, an `AtStep` with the next update), to an estimate cut.
         snapshot_every: Integer of at least 1, default 50: batches between
             snapshots. A rollback loses at most twice as many.
         verbose: 0 is silent, 1 (default) says each event in one line.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is outside its range or choices; when `fit`
-            starts if the model has no HybridOptimizer or a weight is not
-            finite; at the end of a batch if there is no loss in the logs.
+        ValueError: If an argument is outside its range or choices, the model
+            has no HybridOptimizer, a weight is not finite when `fit` starts,
+            or there is no loss in a batch's logs.
         Diverged: In `fit`, when it gives up.
 
     Example:
@@ -196,7 +194,9 @@ class DivergenceGuard(keras.callbacks.Callback):
         else:
             self._keep_switch(optimizer)
         if optimizer.skip_nonfinite and cause is None:
-            self._good_metrics = self._metrics()
+            self._good_metrics = good_states.metrics_of(
+                self.model, self._losses.seen
+            )
 
     def on_epoch_end(
         self, epoch: int, logs: MutableMapping[str, Any] | None = None
@@ -204,11 +204,10 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Puts the counts into the logs."""
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
-        if self.params.get("steps") is None:
-            # Only now is it known which batch was the last.
-            cause = self._fault(optimizer)
-            if cause is not None:
-                self._recover(optimizer, cause, {})
+        # Without a number of steps only now is the last batch known.
+        cause = self.params.get("steps") is None and self._fault(optimizer)
+        if cause:
+            self._recover(optimizer, cause, {})
         logs["divergences"] = GuardRecord(optimizer).divergences
         if optimizer.skip_nonfinite:
             logs["skipped_steps"] = optimizer.skipped_steps
@@ -221,8 +220,7 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     def _fault(self, optimizer: HybridOptimizer) -> str | None:
         """Why the state cannot be good, None if it can."""
-        compares = self._window.measures and self._snapshots
-        before = self._snapshots[-1] if compares else None
+        before = self._snapshots[-1:] if self._window.measures else []
         return good_states.fault(self.model, optimizer, before)
 
     # ---- Snapshots ----------------------------------------------------------
@@ -230,21 +228,13 @@ class DivergenceGuard(keras.callbacks.Callback):
     def _snapshot(self, optimizer: HybridOptimizer) -> GoodState:
         metrics = NO_METRICS
         if self._batches_seen:
-            metrics = self._metrics()
+            metrics = good_states.metrics_of(self.model, self._losses.seen)
         elif self._snapshots:  # The epoch has no batch yet.
             metrics = self._snapshots[-1].metrics
         return good_states.taken(self.model, optimizer, metrics)
 
-    def _metrics(self) -> Metrics:
-        return good_states.metrics_of(self.model, self._losses.seen)
-
     def _keep_first(self, optimizer: HybridOptimizer) -> None:
-        cause = self._fault(optimizer)
-        if cause is not None:
-            raise ValueError(
-                "`DivergenceGuard` needs finite weights to start from. "
-                f"Received: {cause}"
-            )
+        good_states.check_start(self.model, optimizer)
         record = GuardRecord(optimizer)
         if self._epoch == 0 and not self._batches_seen:
             record.begin_training()
@@ -270,11 +260,8 @@ class DivergenceGuard(keras.callbacks.Callback):
             return
         self._switch_steps = steps
         at_switch = steps.max() == optimizer.updates_made
-        if (
-            at_switch
-            and not self._window.was_unusual
-            and self._fault(optimizer) is None
-        ):
+        usual = at_switch and not self._window.was_unusual
+        if usual and self._fault(optimizer) is None:
             self._snapshots = [self._snapshot(optimizer)]
             self._window.begin()
 
@@ -305,9 +292,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             optimizer.accompany(companion=optimizer.companion)
             raise Diverged(
                 f"{where}: diverged ({cause}) again after {tries - 1} tries; "
-                f"SGD's scale was cut to {record.scale_cut:.3g} of what it "
-                "was. The weights and the optimizer are those of the last good "
-                f"snapshot, after update {optimizer.updates_made}. Received: "
+                f"{_left_text(optimizer, record)} Received: "
                 f"max_retries={self.max_retries}"
             )
         done = f"back to update {optimizer.updates_made}"
@@ -330,12 +315,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Restores the last good snapshot."""
         good = self._snapshots[0]
         self._snapshots = [good]
-        done, steps = optimizer.updates_made, optimizer.training_steps
         good_states.give_back(good, self.model, optimizer)
-        if steps is not None:
-            # So many updates fewer will fit into the training.
-            lost = done - optimizer.updates_made
-            optimizer.training_steps = max(steps - lost, 1)
         self._window.usual = GuardRecord(optimizer).usual_loss
         self._window.begin()
         self._give_metrics(good.metrics, logs)
@@ -349,3 +329,11 @@ class DivergenceGuard(keras.callbacks.Callback):
             return  # There is no good batch to show.
         self._losses.seen = good.seen
         good_states.give_metrics_back(good, self.model, logs)
+
+
+def _left_text(optimizer: HybridOptimizer, record: GuardRecord) -> str:
+    return (
+        f"SGD's scale was cut to {record.scale_cut:.3g} of what it was. The "
+        "weights and the optimizer are those of the last good snapshot, after "
+        f"update {optimizer.updates_made}."
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,11 +56,18 @@ def taken(
 
 
 def give_back(good: GoodState, model: Any, optimizer: HybridOptimizer) -> None:
-    """Gives a state back, but for the metrics."""
+    """Gives a state back, but for the metrics.
+
+    So many updates fewer will fit into the training.
+    """
+    done, steps = optimizer.updates_made, optimizer.training_steps
     for variable, value in zip(
         _variables(model, optimizer), good.values, strict=True
     ):
         variable.assign(value)
+    if steps is not None:
+        lost = done - optimizer.updates_made
+        optimizer.training_steps = max(steps - lost, 1)
 
 
 def metrics_of(model: Any, seen: tuple[float, float]) -> Metrics:
@@ -93,26 +100,37 @@ def give_metrics_back(
 
 
 def fault(
-    model: Any, optimizer: HybridOptimizer, before: GoodState | None
+    model: Any, optimizer: HybridOptimizer, before: Sequence[GoodState]
 ) -> str | None:
     """Returns why the state cannot be good, None if it can.
 
     Args:
         model: Whose weights are looked at.
         optimizer: Whose moments are.
-        before: The last state, to compare the weights' norm with, or None.
+        before: A state to compare the weights' norm with, or none.
     """
     for variable in [*model.weights, *optimizer.state.moments]:
         if not bool(ops.all(ops.isfinite(ops.convert_to_tensor(variable)))):
             return f"{variable.path} is not finite"
-    if before is None:
-        return None
-    norm = weight_norm(model)
-    if norm > _WEIGHT_FACTOR * before.weight_norm:
-        return (
-            f"norm of the weights {norm:.4g}, {before.weight_norm:.4g} before"
-        )
+    for state in before:
+        norm, old = weight_norm(model), state.weight_norm
+        if norm > _WEIGHT_FACTOR * old:
+            return f"norm of the weights {norm:.4g}, {old:.4g} before"
     return None
+
+
+def check_start(model: Any, optimizer: HybridOptimizer) -> None:
+    """Refuses a state that is no start.
+
+    Raises:
+        ValueError: If a weight or a moment is not finite.
+    """
+    cause = fault(model, optimizer, [])
+    if cause is not None:
+        raise ValueError(
+            "`DivergenceGuard` needs finite weights to start from. "
+            f"Received: {cause}"
+        )
 
 
 def weight_norm(model: Any) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -28,6 +29,15 @@ class Memory:
     def epochs(self) -> int:
         """Epochs that were averaged."""
         return self.average.epochs
+
+    def look(self, model: Any) -> dict[str, float]:
+        """Averages an epoch's weights; returns the average's validation."""
+        own = averages.values_of(model.weights)
+        self.average.update(own)
+        with averages.in_place(model, self.average.values, own):
+            scores = averages.validate(model)
+        self.compare(scores)
+        return scores
 
     def compare(self, scores: Mapping[str, float]) -> None:
         """Takes the average's validation, and keeps the weights of the best."""

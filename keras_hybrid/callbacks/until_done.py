@@ -33,11 +33,10 @@ class TrainUntilDone(SwitchCallback):
        with validation data: the average of the weights,
        A <- A + (w - A) 9 / (e + 8) at the end of epoch e, is validated too
        (`averaged_val_loss` and so on, in the logs), and the trigger fires where
-       its loss has not been at a new best for 3 epochs. (Of two that start at
-       a constant rate, the average shows today what a cool-down would give, and
-       its loss is not up and down as that of the weights is.) Without
-       validation data: where the training loss has no falling trend over
-       the last half of the epochs (`triggers.Slope("loss")`).
+       its loss has not been at a new best for 3 epochs: the average shows today
+       what a cool-down would give. Without validation data: where the training
+       loss has no falling trend over the last half of the epochs
+       (`triggers.Slope("loss")`).
     2. The switch, and a cool-down of `share` of the updates so far, counted in
        updates that are really made. If the trigger has not fired in time, the
        switch comes where the cool-down still fits into `epochs`.
@@ -58,9 +57,9 @@ class TrainUntilDone(SwitchCallback):
     ceiling, and `done` tells when to end the loop.
 
     It needs no EarlyStopping and no ReduceLROnPlateau, and says so where they
-    interfere. ModelCheckpoint, BackupAndRestore and ExactBackup work as ever,
-    anywhere in the list: what this callback remembers is saved with the
-    optimizer. Of a resumed training, the result is that of one never stopped.
+    interfere. What it remembers is saved with the optimizer: ModelCheckpoint,
+    BackupAndRestore and ExactBackup work as ever, anywhere in the list, and a
+    resumed training ends as one never stopped.
 
     Args:
         trigger: None (default: see above, or the optimizer's own trigger if it
@@ -114,8 +113,7 @@ class TrainUntilDone(SwitchCallback):
         self._memory = Memory()
         self._of: HybridOptimizer | None = None
         self._next_look = 0
-        self._piece = self._validated = self._forced = False
-        self._interferes = False
+        self._piece = self._validated = self._forced = self._interferes = False
         self._rate: float | None = None
         self._ended_with: float | None = None
 
@@ -158,8 +156,7 @@ class TrainUntilDone(SwitchCallback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins a `fit`."""
         super().on_train_begin(logs)
-        self._validated = self._forced = self.done = False
-        self._interferes = False
+        self._validated = self._forced = self._interferes = self.done = False
         self._rate = self._ended_with = None
         self._started = time.monotonic()
         self._first_epoch: int | None = None
@@ -241,12 +238,7 @@ class TrainUntilDone(SwitchCallback):
             # So that all lists of the History stay equally long.
             names = [name for name in logs if name.startswith("val_")]
             return {AVERAGED + name: math.nan for name in names}
-        memory = self._memory
-        own = averages.values_of(self.model.weights)
-        memory.average.update(own)
-        with averages.in_place(self.model, memory.average.values, own):
-            scores = averages.validate(self.model)
-        memory.compare(scores)
+        scores = self._memory.look(self.model)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}
 
     def is_asked(self, logs: Mapping[str, Any]) -> bool:
