@@ -134,9 +134,8 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Starts anew."""
         self._start()
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Frees the memory."""
-        self._start()
+    # The snapshots' memory is freed.
+    on_train_end = on_train_begin
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts to count the epoch's batches."""
