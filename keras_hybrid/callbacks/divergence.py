@@ -33,13 +33,12 @@ class DivergenceGuard(keras.callbacks.Callback):
     last snapshot add up to more than `factor` times what `snapshot_every`
     batches usually have (one batch at 200 times the usual loss, or 20 at ten
     times); or a weight or a moment is not finite, or the weights' norm is ten
-    times the last snapshot's. The last is looked at every `snapshot_every`
-    batches, at the end of an epoch, and where the loss of a batch is more than
-    `factor` times the usual. What is usual is a moving average over the
-    snapshots' good batches (usual <- (usual + mean) / 2): the first
-    `snapshot_every` batches of a training are checked for what is not finite
-    alone, as is a loss that is negative; for one that changes its sign set
-    `factor=None`.
+    times the last snapshot's (looked at every `snapshot_every` batches, at the
+    end of an epoch, and after a loss of more than `factor` times the usual).
+    What is usual is a moving average over the snapshots' good batches (usual
+    <- (usual + mean) / 2): the first `snapshot_every` batches of a training,
+    and a negative loss, are checked for what is not finite alone; where a loss
+    changes its sign set `factor=None`.
 
     Then weights, moments, the counter of updates, the phase, seed states and
     metrics go back to the last good snapshot, SGD's scale rho is multiplied
@@ -47,8 +46,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     where the very first batch after the snapshot fails), and the training goes
     on with the next batches: `fit` cannot rewind the data. Schedules go on
     from the snapshot; `Cooldown(steps=None)` still ends where the training
-    does; a learning rate that callbacks set stays. After more than
-    `max_retries` tries from one snapshot the guard gives up with an error.
+    does; a learning rate that callbacks set stays.
 
     A snapshot is good when the losses and weights after it were: two are kept
     on the host, each of the size of the model and its optimizer (3 times the
@@ -69,7 +67,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         factor: Number above 1, default 3.0; or None: only what is not finite
             is a divergence.
         max_retries: Integer of at least 0, default 10: tries from one
-            snapshot, anew after `2 * snapshot_every` good batches.
+            snapshot before it gives up, anew after `2 * snapshot_every` good batches.
         scale_cut: Float between 0 and 1, default 0.5: of SGD's scale, each try.
         action: `"cut"` (default), or `"revert"`: go back to Adam as well. The
             trigger starts anew (an `AtEpoch` switches at the next end of an
