@@ -66,8 +66,8 @@ class DivergenceGuard(keras.callbacks.Callback):
     Args:
         factor: Number above 1, default 3.0; or None: only what is not finite
             is a divergence.
-        max_retries: Integer of at least 0, default 10: tries from one
-            snapshot before it gives up, anew after `2 * snapshot_every` good batches.
+        max_retries: Integer of at least 0, default 10: tries from one snapshot
+            before it gives up; anew after `2 * snapshot_every` good batches.
         scale_cut: Float between 0 and 1, default 0.5: of SGD's scale, each try.
         action: `"cut"` (default), or `"revert"`: go back to Adam as well. The
             trigger starts anew (an `AtEpoch` switches at the next end of an
@@ -132,8 +132,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         """Starts anew."""
         self._start()
 
-    # The snapshots' memory is freed.
-    on_train_end = on_train_begin
+    on_train_end = on_train_begin  # It frees the snapshots.
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts to count the epoch's batches."""
