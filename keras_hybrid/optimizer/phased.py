@@ -33,6 +33,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
     """
 
     scope = "model"
+    sgd_scale: Any = None  # As it was given, for messages.
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -144,7 +145,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
                 "learning rate, and the updates so far have given none: switch "
                 "after some adaptive updates, choose another `sgd_scale`, or "
                 "give `sgd_learning_rate`. Received: iterations="
-                f"{self.updates_made}, sgd_scale={choices.scale!r}"
+                f"{self.updates_made}, sgd_scale={self.sgd_scale!r}"
             )
         fires = ops.convert_to_tensor(waiting)
         switch_where(choices, state, fires, plan, found, self.assign)
