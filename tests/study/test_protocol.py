@@ -393,7 +393,7 @@ def test_an_arm_may_end_itself(name, tmp_path, monkeypatch):
     # Labels at random: the validation loss soon rises.
     data = datasets.with_noise(tiny_data(), 0.9)
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
-    monkeypatch.setattr("keras_hybrid.study.arms._PATIENCE", 1)
+    monkeypatch.setattr("keras_hybrid.study.arms.usual.PATIENCE", 1)
     monkeypatch.setattr("keras_hybrid.callbacks.until_done.PATIENCE", 1)
     (run,) = protocol.compare(
         architecture="mlp",
