@@ -1,4 +1,4 @@
-"""What the study computes from its runs: pure functions on plain numbers."""
+"""Means, differences and what is known of them: pure functions on numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from keras_hybrid.study.record import Run
+from keras_hybrid.study.statistics.checked import check_confidence, finite
 
 RESAMPLES = 9999
 
@@ -78,8 +78,8 @@ def mean_interval(
     >>> [round(x, 2) for x in mean_interval([1.0, 2.0, 3.0])]
     [2.0, -0.48, 4.48]
     """
-    array = _finite("values", values)
-    _check_confidence(confidence)
+    array = finite("values", values)
+    check_confidence(confidence)
     mean = float(array.mean())
     if array.size == 1:
         return Interval(mean, math.nan, math.nan)
@@ -117,10 +117,10 @@ def mean_of_means(
     >>> mean_of_means([[1.0, 1.0], [4.0, 4.0, 4.0]]).mean
     2.5
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     if not groups:
         raise ValueError("`groups` must not be empty. Received: groups=[]")
-    arrays = [_finite("groups", group) for group in groups]
+    arrays = [finite("groups", group) for group in groups]
     mean = float(np.mean([array.mean() for array in arrays]))
     if min(array.size for array in arrays) == 1:
         return Interval(mean, math.nan, math.nan)
@@ -173,15 +173,15 @@ def paired_difference(
     >>> paired_difference({0: 3.0, 1: 4.0}, {1: 2.0, 2: 9.0}).mean
     2.0
     """
-    _check_confidence(confidence)
+    check_confidence(confidence)
     common = sorted(a.keys() & b.keys())
     if not common:
         raise ValueError(
             "`a` and `b` must have a seed in common. Received: "
             f"a={sorted(a)}, b={sorted(b)}"
         )
-    of_a = _finite("a", [a[seed] for seed in common])
-    of_b = _finite("b", [b[seed] for seed in common])
+    of_a = finite("a", [a[seed] for seed in common])
+    of_b = finite("b", [b[seed] for seed in common])
     difference = of_a - of_b
     mean = float(difference.mean())
     if len(common) == 1:
@@ -224,7 +224,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     >>> holm([0.5, 0.125])
     [0.5, 0.25]
     """
-    array = _finite("p_values", p_values)
+    array = finite("p_values", p_values)
     if (array < 0).any() or (array > 1).any():
         raise ValueError(
             "`p_values` must be in [0, 1]. Received: "
@@ -235,139 +235,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     adjusted = np.empty_like(array)
     adjusted[order] = np.minimum(np.maximum.accumulate(scaled), 1.0)
     return [float(p) for p in adjusted]
-
-
-def epochs_to_target(values: Sequence[float], target: float) -> int | None:
-    """The first epoch whose value reaches the target.
-
-    min {e : values[e - 1] >= target}; higher is better.
-
-    Args:
-        values: One finite number an epoch, at least one.
-        target: Finite float in the unit of `values`.
-
-    Returns:
-        The epoch, counted from 1, or None if it is never reached.
-
-    Raises:
-        ValueError: If `values` is empty or not finite, or `target` is not
-            finite.
-
-    Example:
-    >>> from keras_hybrid.study.statistics import epochs_to_target
-    >>> epochs_to_target([0.5, 0.9, 0.8], target=0.9)
-    2
-    """
-    array = _finite("values", values)
-    if not math.isfinite(target):
-        raise ValueError(
-            f"`target` must be finite. Received: target={target!r}"
-        )
-    reached = np.flatnonzero(array >= target)
-    return int(reached[0]) + 1 if reached.size else None
-
-
-def seconds_to_target(
-    run: Run, target: float, metric: str = "val_accuracy"
-) -> float | None:
-    """Seconds of training until an epoch ends with the target reached.
-
-    history["seconds"][epochs_to_target(history[metric], target) - 1]: time is
-    read at the ends of epochs, without interpolation.
-
-    Args:
-        run: The record of the run.
-        target: Finite float in the unit of the metric.
-        metric: Name of a metric in the history of which higher is better,
-            default "val_accuracy".
-
-    Returns:
-        Seconds as `Run` counts them (training alone), or None if the target
-        is never reached.
-
-    Raises:
-        ValueError: If the history has no such metric or no seconds for all of
-            its epochs, or as `epochs_to_target`.
-
-    Example:
-    >>> from keras_hybrid.study.record import Run
-    >>> from keras_hybrid.study.statistics import seconds_to_target
-    >>> history = {"val_accuracy": [0.5, 0.9], "seconds": [2.5, 5.0]}
-    >>> run = Run("mnist", "mlp", "adam", 0, 2, {}, {}, "finished", history,
-    ...           None, 10, 0.3, 0.9)
-    >>> seconds_to_target(run, target=0.8)
-    5.0
-    """
-    values = _history(run, metric)
-    seconds = _history(run, "seconds")
-    if len(seconds) != len(values):
-        raise ValueError(
-            f"`run.history` must have seconds for each epoch of {metric!r}. "
-            f"Received: seconds={seconds!r}"
-        )
-    epoch = epochs_to_target(values, target)
-    if epoch is None:
-        return None
-    return float(_finite("seconds", seconds)[epoch - 1])
-
-
-def generalization_gap(run: Run) -> float:
-    """Final training accuracy minus test accuracy, as a fraction.
-
-    history["accuracy"][-1] - test_accuracy. The training accuracy is what
-    `fit` logged: a mean over the last epoch while the weights still moved, on
-    augmented inputs and under dropout where the run has them. So the gap of
-    a regularized run can be negative, and gaps compare arms of one cell, not
-    architectures.
-
-    Args:
-        run: The record of a finished run.
-
-    Returns:
-        The gap, between -1 and 1.
-
-    Raises:
-        ValueError: If the run has no test accuracy (it diverged) or no
-            finite training accuracy.
-
-    Example:
-    >>> from keras_hybrid.study.record import Run
-    >>> from keras_hybrid.study.statistics import generalization_gap
-    >>> run = Run("mnist", "mlp", "adam", 0, 1, {}, {}, "finished",
-    ...           {"accuracy": [1.0]}, None, 10, 0.3, 0.75)
-    >>> generalization_gap(run)
-    0.25
-    """
-    final = _finite("accuracy", _history(run, "accuracy"))[-1]
-    if run.test_accuracy is None or not math.isfinite(run.test_accuracy):
-        raise ValueError(
-            "`run` must have a test accuracy. Received: "
-            f"test_accuracy={run.test_accuracy!r}"
-        )
-    return float(final - run.test_accuracy)
-
-
-def area_under_curve(values: Sequence[float]) -> float:
-    """Mean of the validation accuracy over the epochs.
-
-    The area under the curve divided by its length, each epoch with its value
-    at the end: between two runs that end alike, the faster one has more.
-
-    Args:
-        values: Validation accuracy of each epoch, finite, at least one.
-
-    Returns:
-        The mean, in the unit of `values`.
-
-    Raises:
-        ValueError: If `values` is empty or not finite.
-
-    Example:
-    >>> from keras_hybrid.study.statistics import area_under_curve
-    >>> area_under_curve([0.5, 1.0])
-    0.75
-    """
-    return float(_finite("values", values).mean())
 
 
 def _bootstrap(
@@ -388,30 +255,3 @@ def _bootstrap(
         if np.isfinite(bounds).all():
             break
     return float(bounds.low), float(bounds.high)
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(
-            "`confidence` must be between 0 and 1. Received: "
-            f"confidence={confidence!r}"
-        )
-
-
-def _finite(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    if array.ndim != 1 or not array.size or not np.isfinite(array).all():
-        raise ValueError(
-            f"`{name}` must be a sequence of finite numbers, at least one. "
-            f"Received: {name}={values!r}"
-        )
-    return array
-
-
-def _history(run: Run, name: str) -> list[float]:
-    if name not in run.history:
-        raise ValueError(
-            f"`run.history` must have {name!r}. Received: "
-            f"history={sorted(run.history)}"
-        )
-    return run.history[name]
