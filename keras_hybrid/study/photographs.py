@@ -7,6 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from keras_hybrid.study import crops
+
 IMAGENET = "imagenet2012"
 IMAGE_SIZE = 224
 # Of the training split, for validation: the split that ImageNet calls so is
@@ -15,8 +17,6 @@ _VALIDATION_FRACTION = 0.01
 # Mean and deviation of ImageNet's channels, from 0 to 1 (He et al. 2016).
 _MEAN = (0.485, 0.456, 0.406)
 _DEVIATION = (0.229, 0.224, 0.225)
-# Shorter side before the middle is cut out, in crops (256 to 224).
-_RESIZED = 256 / 224
 _SHUFFLED = 10_000
 
 
@@ -73,13 +73,13 @@ class Photographs:
         def prepared(index: Any, example: Any) -> Any:
             place = tf.stack([tf.cast(seed, tf.int64), epoch * 2**32 + index])
             image = (
-                _random_crop(example["image"], place, shape)
+                crops.random_crop(example["image"], place, shape)
                 if self.augmented
-                else _middle(example["image"], shape)
+                else crops.middle(example["image"], shape)
             )
             image = _scaled(image)
             if self.cutout:
-                image = cut_out(image[None], self.cutout, place)[0]
+                image = crops.cut_out(image[None], self.cutout, place)[0]
             return image, example["label"]
 
         return read.enumerate().map(
@@ -93,7 +93,7 @@ class Photographs:
             self._read(split)
             .map(
                 lambda example: (
-                    _scaled(_middle(example["image"], shape)),
+                    _scaled(crops.middle(example["image"], shape)),
                     example["label"],
                 ),
                 num_parallel_calls=tf.data.AUTOTUNE,
@@ -179,64 +179,3 @@ def test_split(builder: Any) -> str:
 
 def _scaled(image: tf.Tensor) -> tf.Tensor:
     return (image / 255 - tf.constant(_MEAN)) / tf.constant(_DEVIATION)
-
-
-def _random_crop(
-    encoded: tf.Tensor, place: tf.Tensor, shape: tuple[int, ...]
-) -> tf.Tensor:
-    """8 to 100 % of the area, sides 3:4 to 4:3, flipped or not (Szegedy)."""
-    is_jpeg = tf.io.is_jpeg(encoded)
-
-    def decoded() -> tf.Tensor:
-        return tf.io.decode_image(encoded, channels=3, expand_animations=False)
-
-    begin, size, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.cond(
-            is_jpeg,
-            lambda: tf.image.extract_jpeg_shape(encoded),
-            lambda: tf.shape(decoded()),
-        ),
-        bounding_boxes=tf.zeros((1, 0, 4)),
-        seed=place,
-        area_range=(0.08, 1.0),
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        use_image_if_no_bounding_boxes=True,
-    )
-    window = tf.concat([begin[:2], size[:2]], axis=0)
-    # JPEG alone can be cropped before it is decoded.
-    image = tf.cond(
-        is_jpeg,
-        lambda: tf.image.decode_and_crop_jpeg(encoded, window, channels=3),
-        lambda: tf.image.crop_to_bounding_box(decoded(), *tf.unstack(window)),
-    )
-    image = tf.image.resize(image, shape[:2])
-    return tf.image.stateless_random_flip_left_right(image, place)
-
-
-def _middle(encoded: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
-    """The middle of the image, its shorter side brought to 8/7 of the crop."""
-    image = tf.io.decode_jpeg(encoded, channels=3)
-    size = tf.cast(tf.shape(image)[:2], tf.float32)
-    ratio = _RESIZED * shape[0] / tf.reduce_min(size)
-    image = tf.image.resize(image, tf.cast(tf.round(size * ratio), tf.int32))
-    image = tf.image.resize_with_crop_or_pad(image, *shape[:2])
-    return tf.ensure_shape(image, shape)
-
-
-def cut_out(images: tf.Tensor, side: int, seed: tf.Tensor) -> tf.Tensor:
-    """Sets a square of each image to the mean, 0: Cutout.
-
-    Its center is any pixel, so that a part may lie outside of the image.
-
-    Source: DeVries and Taylor 2017, section 3.2.
-    """
-    count, height, width, _ = images.shape
-    # Of another stream than the crops of the same batch.
-    places = tf.random.stateless_uniform((2, count), seed=seed + [1, 0])
-    inside = []
-    for place, length in zip(tf.unstack(places), (height, width), strict=True):
-        first = tf.cast(place * length, tf.int32) - side // 2
-        from_first = tf.range(length) - first[:, None]
-        inside.append((from_first >= 0) & (from_first < side))
-    cut = inside[0][:, :, None] & inside[1][:, None, :]
-    return tf.where(cut[..., None], 0.0, images)

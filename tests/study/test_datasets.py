@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from images import prepared
 
-from keras_hybrid.study import datasets
+from keras_hybrid.study import crops, datasets
 
 
 @pytest.fixture(scope="module")
@@ -103,8 +103,8 @@ def test_augmentation_crops_and_flips_and_repeats_by_seed(written, margin):
     rng = np.random.default_rng(0)
     images = tf.constant(rng.integers(0, 256, (64, 8, 8, 1), dtype="uint8"))
     once, again, other = (
-        datasets._augmented(
-            images, tf.constant(seed, tf.int64), written
+        crops.shifted(
+            images, tf.constant(seed, tf.int64), written=written
         ).numpy()
         for seed in ([1, 2], [1, 2], [1, 3])
     )
@@ -135,9 +135,9 @@ def test_augmentation_crops_and_flips_and_repeats_by_seed(written, margin):
 def test_digits_are_never_mirrored(name, written, monkeypatch):
     told = []
     monkeypatch.setattr(
-        datasets,
-        "_augmented",
-        lambda images, seed, written: told.append(written) or images,
+        crops,
+        "shifted",
+        lambda images, seed, *, written: told.append(written) or images,
     )
     data = dataclasses.replace(small(augmented=True), name=name)
     datasets.training_pipeline(data, 5, 0, 0, 1)

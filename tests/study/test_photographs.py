@@ -12,7 +12,7 @@ from images import prepared
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from keras_hybrid.study import arms, datasets, protocol
+from keras_hybrid.study import arms, crops, datasets, protocol
 from keras_hybrid.study.photographs import Photographs
 
 # Two of ImageNet's thousand classes, the last of them too.
@@ -121,29 +121,25 @@ def test_photographs_lose_a_square_to_cutout(imagenet):
 
 
 def test_png_is_cropped_too():
-    from keras_hybrid.study import photographs
-
     image = np.zeros((64, 80, 3), "uint8")
     image[:, :, 1] = 200
     place = tf.constant([1, 2], tf.int64)
     cropped = [
-        photographs._random_crop(encode(image), place, (16, 16, 3)).numpy()
+        crops.random_crop(encode(image), place, (16, 16, 3)).numpy()
         for encode in (tf.io.encode_png, tf.io.encode_jpeg)
     ]
     np.testing.assert_allclose(cropped[0], cropped[1], atol=3)
     np.testing.assert_array_equal(cropped[0][..., 1], 200)
-    middle = photographs._middle(tf.io.encode_png(image), (16, 16, 3))
+    middle = crops.middle(tf.io.encode_png(image), (16, 16, 3))
     np.testing.assert_array_equal(middle[..., 1], 200)
 
 
 def test_evaluation_takes_the_middle(imagenet):
-    from keras_hybrid.study import photographs
-
     # Bright in the middle half, dark around it; twice as wide as high.
     image = np.zeros((64, 128, 3), "uint8")
     image[16:48, 48:80] = 255
     encoded = tf.io.encode_jpeg(image, quality=100)
-    middle = photographs._middle(encoded, (56, 56, 3)).numpy()
+    middle = crops.middle(encoded, (56, 56, 3)).numpy()
     # 64 rows become 64 of which the middle 56 are left: 4 off each side.
     np.testing.assert_allclose(middle[13:43, 13:43], 255, atol=6)
     np.testing.assert_allclose(middle[:, :11], 0, atol=6)
