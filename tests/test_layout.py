@@ -49,18 +49,14 @@ LONGER = {
     "cli._parser": (123, "all commands in one file"),
     "cli._tune": (70, "all commands in one file"),
     "recipes": (414, "plans and recipes in one file"),
-    "reports.figures": (806, "all drawings in one file"),
     "reports.search": (749, "numbers, words and page of a search in one file"),
     "reports.search._Summary.of": (
         68,
         "numbers, words and page of a search in one file",
     ),
-    "reports.study": (756, "numbers, words and page of a study in one file"),
-    "study.arms": (633, "a table of all arms"),
     "study.protocol": (522, "a run from its data to its record"),
     "study.protocol.train_to": (84, "a run from its data to its record"),
     "study.regret.measure": (62, "one measurement, step by step"),
-    "study.statistics": (417, "formulas with their sources"),
     "study.summary": (535, "all tables of a study in one file"),
     "tuning.forked": (734, "queue, training and record of a search in one"),
     "tuning.forked.ForkedTuner": (

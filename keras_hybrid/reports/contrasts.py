@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from keras_hybrid.reports.glance import entry
-from keras_hybrid.reports.study import MISSING, escaped_markdown, p_text
+from keras_hybrid.reports.texts import MISSING, escaped_markdown, p_text
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import (
     Interval,
