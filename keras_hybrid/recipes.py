@@ -17,16 +17,9 @@ from typing import Any
 
 import keras
 
-from keras_hybrid import scales
+from keras_hybrid import scales, transitions
 from keras_hybrid._support import checks, files
-from keras_hybrid.transitions import (
-    COOLDOWN_CURVES,
-    CURVES,
-    PATHS,
-    Blend,
-    Cooldown,
-    Hard,
-)
+from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
     AtStep,
@@ -58,17 +51,17 @@ CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "path": ("how", ("blend",)),
     "multiplier": ("scale", ESTIMATES),
     "rho": ("scale", ("number",)),
-    "final": ("cooldown", tuple(COOLDOWN_CURVES)),
+    "final": ("cooldown", tuple(transitions.COOLDOWN_CURVES)),
 }
 CHOICES: dict[str, tuple[str, ...]] = {
     "when": ("fraction", "plateau", "gap", "projection", "start"),
     "how": ("hard", "blend"),
-    "curve": tuple(CURVES),
-    "path": tuple(PATHS),
+    "curve": tuple(transitions.CURVES),
+    "path": tuple(transitions.PATHS),
     "scale": (*ESTIMATES, "number"),
     "scale_scope": SCALE_SCOPES,
     "scope": ("model", "layer", "variable"),
-    "cooldown": (*COOLDOWN_CURVES, "none"),
+    "cooldown": (*transitions.COOLDOWN_CURVES, "none"),
 }
 RANGES: dict[str, dict[str, float]] = {
     "fraction": {"above": 0, "high": 1},
@@ -218,7 +211,10 @@ class Plan:
         if self.when == "start":
             return AtStep(0)
         if self.tolerance is not None:
-            return ProjectionConverged(self.tolerance)
+            # As searches have tried it: a recipe keeps its meaning.
+            return ProjectionConverged(
+                self.tolerance, min_steps=100, against="gamma"
+            )
         return None
 
     def optimizer_arguments(self, steps: int) -> dict[str, Any]:

@@ -154,6 +154,30 @@ def swats(
     )
 
 
+def settled(
+    gammas, beta_2, tolerance, relative, patience, min_steps, learning_rate=1
+):
+    """After which updates Lambda has agreed with its own average long enough.
+
+    Both averages are written out: of weights beta_2^i, i updates ago.
+    """
+
+    def average(values):
+        weights = [beta_2**i for i in reversed(range(len(values)))]
+        return sum(w * x for w, x in zip(weights, values, strict=True)) / sum(
+            weights
+        )
+
+    lambdas, row, fired = [], 0, []
+    for k in range(1, len(gammas) + 1):
+        lambdas.append(learning_rate * average(gammas[:k]))
+        limit = tolerance * abs(lambdas[-1]) if relative else tolerance
+        holds = k > 1 and abs(lambdas[-1] - average(lambdas)) < limit
+        row = row + 1 if holds else 0
+        fired.append(bool(row >= patience and k >= min_steps))
+    return fired
+
+
 def projection_scale(grads, b1=0.9, b2=0.999, eps=1e-7):
     """SWATS' gamma with both parts averaged first: E[p.p] / E[-p.g].
 

@@ -65,7 +65,11 @@ def SWATS(  # noqa: N802
         kwargs,
         learning_rate=learning_rate,
         trigger=ProjectionConverged(
-            tolerance, relative=relative, patience=1, min_steps=2
+            tolerance,
+            relative=relative,
+            patience=1,
+            min_steps=2,
+            against="gamma",
         ),
         sgd_scale="swats",
         carry_momentum=carry_momentum,

@@ -57,47 +57,41 @@ class AtStep(StepTrigger):
         return {"n": self.n}
 
 
+# A trend shows once the average has filled its window, and its past another.
+WINDOWS = 2
+
+
 class _Patient(StepTrigger):
     """A condition that must hold for `patience` updates in a row.
 
-    Not before `min_steps` updates; after `max_steps` it fires anyway. Both
-    count the updates that the trigger has seen, from 1: not those that
+    Not before update `first`; after `max_steps` it fires anyway. Both count
+    the updates that the trigger has seen, from 1: not those that
     `skip_nonfinite` skipped, nor those before a `revert()`.
     """
 
     def __init__(
-        self, patience: int, min_steps: int, max_steps: int | None, lowest: int
+        self, patience: int, max_steps: int | None, lowest: int
     ) -> None:
         self.patience = checks.integer("patience", patience, low=1)
-        self.min_steps = checks.integer("min_steps", min_steps, low=lowest)
         self.max_steps = (
             None
             if max_steps is None
-            else checks.integer("max_steps", max_steps, low=self.min_steps)
+            else checks.integer("max_steps", max_steps, low=lowest)
         )
 
     def _patiently(
-        self, holds: Tensor, count: Tensor, updates: Tensor
+        self, holds: Tensor, count: Tensor, updates: Tensor, first: int
     ) -> tuple[Tensor, Tensor]:
         count = ops.where(holds, count + 1, 0)
-        fired = ops.logical_and(
-            count >= self.patience, updates >= self.min_steps
-        )
+        fired = ops.logical_and(count >= self.patience, updates >= first)
         if self.max_steps is not None:
             fired = ops.logical_or(fired, updates >= self.max_steps)
         return fired, count
 
-    def _patience_config(self) -> dict[str, Any]:
-        return {
-            "patience": self.patience,
-            "min_steps": self.min_steps,
-            "max_steps": self.max_steps,
-        }
-
 
 @checks.registered
 class ProjectionConverged(_Patient):
-    """Switches when the learning rate that SGD would need has settled (SWATS).
+    """Switches when the learning rate that SGD would need has settled.
 
     With p the adaptive step at unit learning rate and g the gradient, update k
     (k = 1, 2, ...) has::
@@ -105,10 +99,17 @@ class ProjectionConverged(_Patient):
         gamma = p.p / -p.g             (where p.g = 0, lambda stays)
         lambda = beta_2 lambda + (1 - beta_2) gamma
         Lambda = lambda / (1 - beta_2^k)
+        past = the same average, of Lambda in place of gamma
 
-    and the condition is |Lambda - gamma| < tolerance * |Lambda| if `relative`,
-    else |learning_rate (Lambda - gamma)| < tolerance: the paper's, whose gamma
-    has the learning rate in it.
+    and the condition is |Lambda - past| < tolerance * |Lambda| if `relative`,
+    else |learning_rate (Lambda - past)| < tolerance.
+
+    Of a steady trend, past is what Lambda was one window of 1 / (1 - beta_2)
+    updates ago, so by default it switches when Lambda changes by less than a
+    tenth in a window. SWATS compares Lambda with gamma in place of past
+    (`against="gamma"`). One gamma is noise, of about its own size, and is near
+    Lambda by chance every few updates whether or not Lambda has settled; past
+    has that noise averaged out.
 
     Args:
         tolerance: Positive float. Relative default 0.1, suggested 0.02 to 0.3.
@@ -118,12 +119,14 @@ class ProjectionConverged(_Patient):
         patience: Integer of at least 1: updates in a row. Default 3; the paper
             has 1.
         min_steps: Integer of at least 2: no switch before so many updates.
-            Default 100. (After one update Lambda and gamma are equal by
-            definition.) gamma is noisy, and Lambda averages 1 / (1 - beta_2)
-            updates: an agreement before then is chance. Give the earliest
-            update at which you would want the switch.
+            None (default): two windows, 2 / (1 - beta_2), 2,000 with Adam's
+            beta_2. Before, Lambda and past are averages of nearly the same few
+            gammas and close by construction: at two windows their difference
+            shows half of a steady trend, at four 0.8 of it. A training of
+            fewer updates is not switched by it.
         max_steps: Integer of at least `min_steps`, or None (default): switch
             after so many updates anyway.
+        against: `"past"` (default) or `"gamma"`: what Lambda is compared with.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -132,11 +135,15 @@ class ProjectionConverged(_Patient):
     Example:
     >>> from keras_hybrid import HybridOptimizer, triggers
     >>> optimizer = HybridOptimizer(
-    ...     trigger=triggers.ProjectionConverged(min_steps=500)
+    ...     trigger=triggers.ProjectionConverged(max_steps=50_000)
     ... )
 
-    References: Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1, where the
-    tolerance is absolute and patience 1. Departure: relative by default.
+    References: Keskar & Socher 2017 (arXiv:1712.07628), algorithm 1, is
+    `presets.SWATS()`: against gamma, its tolerance absolute (with the learning
+    rate in gamma), patience 1. Departures: see the defaults. That the
+    difference between an exponential average and its own average is the trend:
+    Brown 1963 (Smoothing, Forecasting and Prediction of Discrete Time Series),
+    double smoothing.
     """
 
     needs = frozenset({"step_square", "step_descent"})
@@ -146,22 +153,33 @@ class ProjectionConverged(_Patient):
         tolerance: float = 0.1,
         relative: bool = True,
         patience: int = 3,
-        min_steps: int = 100,
+        min_steps: int | None = None,
         max_steps: int | None = None,
+        against: str = "past",
     ) -> None:
         self.tolerance = checks.number("tolerance", tolerance, above=0)
         self.relative = checks.boolean("relative", relative)
-        super().__init__(patience, min_steps, max_steps, lowest=2)
+        self.against = checks.choice("against", against, ("past", "gamma"))
+        self.min_steps = (
+            None
+            if min_steps is None
+            else checks.integer("min_steps", min_steps, low=2)
+        )
+        super().__init__(patience, max_steps, lowest=self.min_steps or 2)
 
     def init(self, groups: int) -> list[np.ndarray]:
-        """Returns lambda, the updates in a row and all updates: zeros."""
-        return [np.zeros(groups) for _ in range(3)]
+        """Returns lambda, the updates in a row, all updates: zeros.
+
+        Then, where Lambda is compared with its past, the average of Lambda.
+        """
+        count = 4 if self.against == "past" else 3
+        return [np.zeros(groups) for _ in range(count)]
 
     def update(
         self, state: list[Tensor], signals: Signals
     ) -> tuple[Tensor, list[Tensor]]:
-        """Fires where Lambda and gamma have agreed `patience` times."""
-        average, count, updates = state
+        """Fires where the condition has held `patience` times."""
+        average, count, updates, *slow = state
         updates = updates + 1
         gamma = rules.projection(signals.step_square, signals.step_descent)
         if not self.relative:
@@ -173,23 +191,46 @@ class ProjectionConverged(_Patient):
             average,
         )
         beta_2 = ops.cast(signals.beta_2, updates.dtype)
-        corrected = average / (1 - ops.power(beta_2, updates))
+        correction = 1 - ops.power(beta_2, updates)
+        corrected = average / correction
+        other = gamma
+        if slow:
+            slow = [rules.moving_average(slow[0], corrected, signals.beta_2)]
+            other = slow[0] / correction
         limit = self.tolerance
         if self.relative:
             limit = limit * ops.abs(corrected)
-        holds = ops.logical_and(exists, ops.abs(corrected - gamma) < limit)
+        holds = ops.logical_and(exists, ops.abs(corrected - other) < limit)
         # k = 1: equal by definition.
         holds = ops.logical_and(holds, updates > 1)
-        fired, count = self._patiently(holds, count, updates)
-        return fired, [average, count, updates]
+        # Rounded: 1 - 0.999 is a little less than a thousandth.
+        first = (
+            round(WINDOWS / (1 - signals.beta_2))
+            if self.min_steps is None
+            else self.min_steps
+        )
+        fired, count = self._patiently(holds, count, updates, first)
+        return fired, [average, count, updates, *slow]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
         return {
             "tolerance": self.tolerance,
             "relative": self.relative,
-            **self._patience_config(),
+            "patience": self.patience,
+            "min_steps": self.min_steps,
+            "max_steps": self.max_steps,
+            "against": self.against,
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ProjectionConverged:
+        """Makes the trigger that `get_config` described.
+
+        Before `against`, Lambda was compared with gamma: what was saved then
+        goes on as it was.
+        """
+        return cls(**{"against": "gamma", **config})
 
 
 @checks.registered
@@ -238,7 +279,8 @@ class GradientSignalToNoise(_Patient):
         max_steps: int | None = None,
     ) -> None:
         self.threshold = checks.number("threshold", threshold, above=0)
-        super().__init__(patience, min_steps, max_steps, lowest=1)
+        self.min_steps = checks.integer("min_steps", min_steps, low=1)
+        super().__init__(patience, max_steps, lowest=self.min_steps)
 
     def init(self, groups: int) -> list[np.ndarray]:
         """Returns the updates in a row and all updates: zeros."""
@@ -255,9 +297,14 @@ class GradientSignalToNoise(_Patient):
         holds = signal - noise_floor * total < self.threshold * (total - signal)
         count, updates = state
         updates = updates + 1
-        fired, count = self._patiently(holds, count, updates)
+        fired, count = self._patiently(holds, count, updates, self.min_steps)
         return fired, [count, updates]
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""
-        return {"threshold": self.threshold, **self._patience_config()}
+        return {
+            "threshold": self.threshold,
+            "patience": self.patience,
+            "min_steps": self.min_steps,
+            "max_steps": self.max_steps,
+        }

@@ -143,7 +143,9 @@ def test_the_steps_are_those_of_a_training_without_poison(jit_compile):
 def test_a_trigger_counts_what_it_has_seen(poisoned):
     optimizer = HybridOptimizer(
         1e-3,
-        trigger=ProjectionConverged(0.01, patience=1, min_steps=2),
+        trigger=ProjectionConverged(
+            0.01, patience=1, min_steps=2, against="gamma"
+        ),
         skip_nonfinite=True,
         jit_compile=False,
     )

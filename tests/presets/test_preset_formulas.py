@@ -103,6 +103,7 @@ def test_swats_to_the_letter_is_the_default():
         "patience": 1,
         "min_steps": 2,
         "max_steps": None,
+        "against": "gamma",
     }
 
 

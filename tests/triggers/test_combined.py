@@ -50,7 +50,7 @@ def test_step_composites_feed_every_member():
 
 
 def test_step_composites_keep_the_members_states_apart():
-    first = ProjectionConverged(0.1, patience=2, min_steps=2)
+    first = ProjectionConverged(0.1, patience=2, min_steps=2, against="gamma")
     second = GradientSignalToNoise(0.5, patience=3, min_steps=1)
     sequence = gammas(1.0, 1.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0, 9.0)
     for k, changed in enumerate(sequence):

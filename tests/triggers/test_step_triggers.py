@@ -50,7 +50,7 @@ def test_projection_fires_below_its_tolerance_only(relative, index):
         distance = distance / np.abs(lambdas)
     for factor, expected in ((1 + 1e-9, True), (1 - 1e-9, False)):
         trigger = ProjectionConverged(
-            distance[index] * factor, relative, patience=1, min_steps=2
+            distance[index] * factor, relative, 1, 2, against="gamma"
         )
         assert fires(trigger, gammas(*PROJECTIONS))[index] == expected
 
@@ -62,12 +62,12 @@ def test_absolute_tolerance_is_in_units_of_the_learning_rate():
         sequence = [
             {"step_square": [g], "learning_rate": rate} for g in (3.0, 1.0)
         ]
-        trigger = ProjectionConverged(0.05, False, patience=1, min_steps=2)
+        trigger = ProjectionConverged(0.05, False, 1, 2, against="gamma")
         assert fires(trigger, sequence) == [False, expected]
 
 
 def test_relative_tolerance_is_free_of_the_learning_rate():
-    trigger = ProjectionConverged(0.1, patience=1, min_steps=2)
+    trigger = ProjectionConverged(0.1, True, 1, 2, against="gamma")
     for rate in (1e-6, 1.0):
         sequence = [
             {"step_square": [g], "learning_rate": rate}
@@ -78,13 +78,13 @@ def test_relative_tolerance_is_free_of_the_learning_rate():
 
 def test_projection_works_with_negative_estimates():
     sequence = gammas(-2.0, -2.0, 2.0)
-    trigger = ProjectionConverged(0.1, patience=1, min_steps=2)
+    trigger = ProjectionConverged(0.1, True, 1, 2, against="gamma")
     assert fires(trigger, sequence) == [False, True, False]
 
 
 def test_first_update_never_counts():
     """After it Lambda and gamma are equal by definition."""
-    trigger = ProjectionConverged(patience=2, min_steps=2)
+    trigger = ProjectionConverged(patience=2, min_steps=2, against="gamma")
     assert fires(trigger, gammas(2.0, 2.0, 2.0)) == [False, False, True]
 
 
@@ -101,7 +101,7 @@ def test_patience_counts_updates_in_a_row(patience):
         expected.append(row >= patience)
     assert True in expected[4:]
     assert False in expected[4:]
-    trigger = ProjectionConverged(0.1, patience=patience, min_steps=2)
+    trigger = ProjectionConverged(0.1, True, patience, 2, against="gamma")
     assert fires(trigger, gammas(*values)) == expected
 
 
@@ -112,7 +112,7 @@ def test_min_steps_holds_back_but_does_not_reset_the_patience():
 
 
 def test_max_steps_fires_anyway():
-    trigger = ProjectionConverged(1e-12, patience=1, min_steps=2, max_steps=4)
+    trigger = ProjectionConverged(1e-12, True, 1, 2, 4, "gamma")
     growing = gammas(*[2.0**k for k in range(6)])
     assert fires(trigger, growing) == [False] * 3 + [True] * 3
 
@@ -121,7 +121,7 @@ def test_orthogonal_update_leaves_the_average_and_never_fires():
     values = (2.0, 2.0, 2.0, 2.0)
     sequence = gammas(*values)
     sequence[1]["step_descent"] = [0.0]
-    trigger = ProjectionConverged(1e-9, patience=1, min_steps=2)
+    trigger = ProjectionConverged(1e-9, True, 1, 2, against="gamma")
     state = [tensor(s) for s in trigger.init(1)]
     averages, fired = [], []
     for step, changed in enumerate(sequence):
@@ -136,10 +136,89 @@ def test_orthogonal_update_leaves_the_average_and_never_fires():
 def test_groups_decide_for_themselves():
     sequence = gammas([1.0, 1.0], [1.0, 9.0], [1.0, 1.0], [1.0, 99.0])
     fired = feed(
-        ProjectionConverged(0.1, patience=1, min_steps=2), sequence, groups=2
+        ProjectionConverged(0.1, True, 1, 2, against="gamma"),
+        sequence,
+        groups=2,
     )
     np.testing.assert_array_equal(fired[:, 0], [False, True, True, True])
     assert not fired[:, 1].any()
+
+
+# ---- Against its past -------------------------------------------------------
+
+
+@pytest.mark.parametrize("relative", [True, False], ids=["rel", "abs"])
+@pytest.mark.parametrize("patience", [1, 3])
+def test_projection_against_its_past_is_the_formulas(relative, patience):
+    values = 2 + np.random.default_rng(0).normal(size=40)
+    options = {"tolerance": 0.2, "relative": relative, "patience": patience}
+    expected = reference.settled(values, BETA_2, min_steps=2, **options)
+    trigger = ProjectionConverged(min_steps=2, **options)
+    assert fires(trigger, gammas(*values)) == expected
+    assert len(set(expected)) == 2
+
+
+@pytest.mark.parametrize("against", ["past", "gamma"])
+def test_by_default_projection_waits_for_two_windows(against):
+    trigger = ProjectionConverged(against=against)
+    window = round(1 / (1 - BETA_2))
+    fired = fires(trigger, gammas(*[2.0] * 12))
+    assert fired == [k >= 2 * window for k in range(1, 13)]
+
+
+def test_max_steps_may_come_before_two_windows():
+    trigger = ProjectionConverged(max_steps=3)
+    assert fires(trigger, gammas(*[2.0] * 4)) == [False, False, True, True]
+
+
+WINDOW, RUNS = 100, 300
+
+
+def first_updates(trigger, trend):
+    """When it first fires for gammas that are noise around a trend.
+
+    One entry a run, infinite for never. gamma grows by `trend` a window; its
+    noise is 0.3 of it, which a window averages as it does 1 with beta_2 0.999.
+    """
+    rng = np.random.default_rng(0)
+    update = tf.function(trigger.update)
+    state = [tensor(s) for s in trigger.init(RUNS)]
+    first = np.full(RUNS, np.inf)
+    for k in range(6 * WINDOW):
+        gamma = np.exp(trend * k / WINDOW) * rng.normal(1, 0.3, RUNS)
+        seen = signals(k, RUNS, step_square=gamma)
+        fired, state = update(state, seen._replace(beta_2=1 - 1 / WINDOW))
+        first[np.asarray(fired) & np.isinf(first)] = k + 1
+    return first
+
+
+def test_noise_around_a_constant_has_settled_after_two_windows():
+    first = first_updates(ProjectionConverged(), trend=0.0)
+    assert first.min() >= 2 * WINDOW
+    assert (first == 2 * WINDOW).mean() > 0.99
+
+
+def test_noise_around_a_trend_never_settles():
+    first = first_updates(ProjectionConverged(), trend=0.5)
+    assert np.isinf(first).all()
+
+
+@pytest.mark.parametrize(("trend", "share"), [(0.0, 0.9), (0.5, 0.25)])
+def test_against_gamma_noise_fires_by_chance(trend, share):
+    """What the default was: it fires early, whether or not there is a trend."""
+    early = ProjectionConverged(min_steps=WINDOW // 10, against="gamma")
+    assert np.median(first_updates(early, trend)) < WINDOW
+    # Waiting alone does not help.
+    late = first_updates(ProjectionConverged(against="gamma"), trend)
+    assert np.isfinite(late).mean() > share
+
+
+def test_what_was_saved_without_against_goes_on_against_gamma():
+    config = ProjectionConverged(min_steps=100).get_config()
+    del config["against"]
+    again = ProjectionConverged.from_config(config)
+    assert again.against == "gamma"
+    assert len(again.init(2)) == 3
 
 
 class Quadratic:
@@ -193,7 +272,11 @@ def test_optimizer_follows_algorithm_1(tolerance, switch_step, jit):
         epsilon=1e-8,
         sgd_scale="swats",
         trigger=ProjectionConverged(
-            tolerance, relative=False, patience=1, min_steps=2
+            tolerance,
+            relative=False,
+            patience=1,
+            min_steps=2,
+            against="gamma",
         ),
         scale_scope="model",
         carry_momentum=False,

@@ -54,7 +54,9 @@ def _gap(budget: Budget) -> EpochTrigger:
 
 def _settled(budget: Budget) -> Any:
     latest = budget.epoch(LATEST) * budget.steps_per_epoch
-    return ProjectionConverged() | AtStep(latest)
+    # As the arm's records have it.
+    settled = ProjectionConverged(min_steps=100, against="gamma")
+    return settled | AtStep(latest)
 
 
 def make_tuned_control(name: str, label: str, **arguments: Any) -> Arm:
