@@ -1,183 +1,33 @@
 """The regret of a trigger: what the best switch would have given beyond it.
 
-One constant phase a seed, and from the end of its epochs a cool-down each: the
-final accuracy as a curve over the switch epoch. Every epoch's metrics are
-recorded, of the weights and of their running average, so that any trigger can
-be asked afterwards where it would have landed.
+On a curve of the final accuracy over the switch epoch (`curves`), a rule lands
+where its trigger fires.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from keras_hybrid._support import files
-from keras_hybrid._support.versions import versions
-from keras_hybrid.callbacks import averages
-from keras_hybrid.optimizer import HybridOptimizer
-from keras_hybrid.study import datasets, protocol
-from keras_hybrid.study.cells import Cell
-from keras_hybrid.transitions import Cooldown
+from keras_hybrid.study.curves import STEP_TRIGGERS, Curve, load
 from keras_hybrid.triggers import EpochTrigger, Plateau, Slope
 
-FORMAT = 1
-SHARE = 0.5
-
-
-class Curve(NamedTuple):
-    """The record of one seed of one cell.
-
-    Attributes:
-        cell: Its name.
-        seed: Of weights, order and dropout.
-        ceiling: Epochs that the training may take.
-        share: Of the cool-down.
-        learning_rate: Of the constant phase.
-        history: Lists with an entry an epoch of the constant phase: loss,
-            accuracy, val_loss, val_accuracy, and of the averaged weights
-            averaged_val_loss, averaged_val_accuracy, averaged_test_loss,
-            averaged_test_accuracy.
-        switches: Epochs from whose end there is a cool-down.
-        val_accuracy: At the end of each of these.
-        test_accuracy: Likewise.
-        versions: Of the packages.
-    """
-
-    cell: str
-    seed: int
-    ceiling: int
-    share: float
-    learning_rate: float
-    history: Mapping[str, list[float]]
-    switches: list[int]
-    val_accuracy: list[float]
-    test_accuracy: list[float]
-    versions: Mapping[str, str]
-
-    @property
-    def latest(self) -> int:
-        """The last epoch from which the cool-down fits into the ceiling."""
-        return int(self.ceiling / (1 + self.share))
-
-    def final(self, epoch: int, kind: str = "val_accuracy") -> float:
-        """The final accuracy of a switch after an epoch, smoothed over three.
-
-        Between two epochs of `switches` it is interpolated.
-        """
-        values = np.array(getattr(self, kind))
-        padded = np.pad(values, 1, mode="edge")
-        smooth = np.convolve(padded, np.ones(3) / 3, mode="valid")
-        return float(np.interp(epoch, self.switches, smooth))
-
-    def best(self, kind: str = "val_accuracy") -> float:
-        """The best of the curve."""
-        return max(self.final(epoch, kind) for epoch in self.switches)
-
-    def save(self, path: Path) -> None:
-        """Writes it whole."""
-        files.write_json(path, {"format": FORMAT, **self._asdict()})
-
-    @classmethod
-    def load(cls, path: Path) -> Curve:
-        """Reads it.
-
-        Raises:
-            ValueError: If the file is no such record.
-        """
-        content = files.read_json(path, FORMAT, "regret curve")
-        files.check_fields(path, content, set(cls._fields))
-        return cls(**content)
-
-
-def measure(
-    cell: Cell,
-    data: datasets.AnyData,
-    seed: int,
-    ceiling: int,
-    switches: Sequence[int],
-    learning_rate: float = 1e-3,
-) -> Curve:
-    """Trains the constant phase, and a cool-down from each of `switches`."""
-    optimizer = HybridOptimizer(learning_rate, cooldown=Cooldown(share=SHARE))
-    trainer = protocol.Trainer(data, cell.architecture, cell.precision)
-    steps = data.sizes["train"] // cell.batch_size
-    model = trainer.start((optimizer, None), seed, steps)
-    validation = datasets.evaluation_pipeline(data, "validation", 250).cache()
-    test = datasets.evaluation_pipeline(data, "test").cache()
-    average = averages.RunningAverage()
-    history: dict[str, list[float]] = {}
-    results: dict[str, list[float]] = {"val_accuracy": [], "test_accuracy": []}
-    variables = [*model.variables, *optimizer.variables]
-
-    def scores_on(split: Any) -> dict[str, float]:
-        return model.evaluate(split, verbose=0, return_dict=True)
-
-    def note(scores: Mapping[str, float], prefix: str) -> None:
-        for name, value in scores.items():
-            history.setdefault(prefix + name, []).append(float(value))
-
-    for epoch in range(max(switches)):
-        pipeline, _ = datasets.training_pipeline(
-            data, cell.batch_size, seed, epoch, epoch + 1
-        )
-        fitted = model.fit(
-            pipeline, steps_per_epoch=steps, shuffle=False, verbose=0
-        )
-        note({k: v[-1] for k, v in fitted.history.items()}, "")
-        note(scores_on(validation), "val_")
-        own = averages.values_of(model.weights)
-        average.update(own)
-        with averages.in_place(model, average.values, own):
-            note(scores_on(validation), "averaged_val_")
-            note(scores_on(test), "averaged_test_")
-        if epoch + 1 not in switches:
-            continue
-        kept = averages.values_of(variables)
-        optimizer.switch()
-        end = optimizer.cooldown_end or 0
-        pipeline, _ = datasets.training_pipeline(
-            data, cell.batch_size, seed, epoch + 1, ceiling + 1
-        )
-        length = end - optimizer.updates_made
-        model.fit(
-            pipeline.take(length).repeat(),
-            steps_per_epoch=length,
-            shuffle=False,
-            verbose=0,
-        )
-        for kind, split in (("val", validation), ("test", test)):
-            accuracy = float(scores_on(split)["accuracy"])
-            results[f"{kind}_accuracy"].append(accuracy)
-        averages.assign(variables, kept)
-    return Curve(
-        cell=cell.name,
-        seed=seed,
-        ceiling=ceiling,
-        share=SHARE,
-        learning_rate=learning_rate,
-        history=history,
-        switches=list(switches),
-        versions=versions(),
-        **results,
-    )
-
-
-def grid(latest: int) -> list[int]:
-    """Epochs to switch after: the first twelve, then further apart."""
-    epochs, epoch = [], 1
-    while epoch <= latest:
-        epochs.append(epoch)
-        epoch += max(1, epoch // 6)
-    if epochs[-1] != latest:
-        epochs.append(latest)
-    return epochs
-
-
-# ---- Where a trigger lands --------------------------------------------------
+__all__ = [
+    "DEFAULT",
+    "RULES",
+    "STEP_RULES",
+    "Landing",
+    "Rule",
+    "StepRule",
+    "brief",
+    "load",
+    "markdown",
+    "regret",
+    "watched",
+]
 
 
 class Landing(NamedTuple):
@@ -190,10 +40,17 @@ class Landing(NamedTuple):
         accuracy: Of the weights that it ends with, a fraction.
     """
 
-    fired: int
-    switched: int
+    fired: float
+    switched: float
     epochs: float
     accuracy: float
+
+
+class Lands(Protocol):
+    """Whatever says where it would have switched."""
+
+    def land(self, curve: Curve, kind: str) -> Landing:
+        """Returns that; `kind` is "val_accuracy" or "test_accuracy"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -240,6 +97,28 @@ class Rule:
                 accuracy = kept[int(np.argmax(seen))]
         epochs = fired + curve.share * switched
         return Landing(fired, switched, epochs, accuracy)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepRule:
+    """A step trigger: it switches within an epoch, as the curve has noted.
+
+    Attributes:
+        name: In `Curve.fired`.
+    """
+
+    name: str
+
+    def land(self, curve: Curve, kind: str) -> Landing:
+        """Looks it up; before the end of epoch 1, the curve is that epoch's.
+
+        Raises:
+            KeyError: If the record does not know the trigger.
+        """
+        noted = curve.fired[self.name]
+        at = curve.latest if noted is None else min(noted, curve.latest)
+        epochs = at * (1 + curve.share)
+        return Landing(at, at, epochs, curve.final(at, kind))
 
 
 class Smoothed(Plateau):
@@ -319,23 +198,17 @@ RULES = {
 }
 
 
-def regret(curve: Curve, rule: Rule, kind: str) -> tuple[Landing, float]:
+STEP_RULES = {name: StepRule(name) for name in STEP_TRIGGERS}
+
+
+def regret(curve: Curve, rule: Lands, kind: str) -> tuple[Landing, float]:
     """Returns where the rule lands, and what it loses, in points."""
     landing = rule.land(curve, kind)
     return landing, 100 * (curve.best(kind) - landing.accuracy)
 
 
-def load(folder: Path | str) -> dict[str, list[Curve]]:
-    """Reads the curves of a folder, cell by cell."""
-    of_cell: dict[str, list[Curve]] = {}
-    for path in sorted(Path(folder).glob("*.json")):
-        curve = Curve.load(path)
-        of_cell.setdefault(curve.cell, []).append(curve)
-    return of_cell
-
-
 def brief(
-    of_cell: Mapping[str, Sequence[Curve]], kind: str, rule: Rule
+    of_cell: Mapping[str, Sequence[Curve]], kind: str, rule: Lands
 ) -> tuple[float, float, float]:
     """Returns a rule's mean regret, its worst cell's, and its epochs.
 
@@ -351,11 +224,29 @@ def brief(
     return float(np.mean(lost)), float(max(lost)), float(np.mean(used))
 
 
-def markdown(of_cell: Mapping[str, Sequence[Curve]], kind: str) -> str:
-    """A line a rule: of each cell the mean; then their mean and the worst."""
+def watched(
+    of_cell: Mapping[str, Sequence[Curve]],
+) -> dict[str, list[Curve]]:
+    """Returns those curves that know when each step trigger would fire."""
+    known = {
+        cell: [c for c in curves if c.fired.keys() >= STEP_TRIGGERS.keys()]
+        for cell, curves in of_cell.items()
+    }
+    return {cell: curves for cell, curves in known.items() if curves}
+
+
+def markdown(
+    of_cell: Mapping[str, Sequence[Curve]],
+    kind: str,
+    rules: Mapping[str, Lands] = RULES,
+) -> str:
+    """A line a rule: of each cell the mean; then their mean and the worst.
+
+    Of a cell: points lost, epoch of the switch / epochs trained.
+    """
     lines = [["rule", *of_cell, "mean", "worst"]]
     lines.append(["---"] * len(lines[0]))
-    for name, rule in RULES.items():
+    for name, rule in rules.items():
         texts = []
         for curves in of_cell.values():
             found = [regret(curve, rule, kind) for curve in curves]

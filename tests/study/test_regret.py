@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from keras_hybrid.study import cells, datasets, regret
-from keras_hybrid.triggers import Plateau
+from keras_hybrid import HybridOptimizer
+from keras_hybrid.study import cells, curves, datasets, regret, tails
+from keras_hybrid.transitions import Cooldown
+from keras_hybrid.triggers import AtStep, Plateau, Signals
 
 
 def curve(**changed):
@@ -32,7 +34,7 @@ def curve(**changed):
         "test_accuracy": [x - 0.1 for x in final],
         "versions": {},
     }
-    return regret.Curve(**(fields | changed))
+    return curves.Curve(**(fields | changed))
 
 
 def test_a_curve_is_smoothed_over_three_and_interpolated():
@@ -41,6 +43,7 @@ def test_a_curve_is_smoothed_over_three_and_interpolated():
     assert found.final(3) == pytest.approx(0.7)
     assert found.final(1) == pytest.approx((0.5 + 0.5 + 0.6) / 3)
     assert found.best() == pytest.approx(0.8)
+    assert found.best_epoch() == 5
     assert found.best("test_accuracy") == pytest.approx(0.7)
     sparse = curve(switches=[1, 3, 5], val_accuracy=[0.5, 0.5, 0.5])
     assert sparse.final(2) == pytest.approx(0.5)
@@ -92,40 +95,107 @@ def test_every_rule_lands(name):
 def test_a_curve_comes_back_from_its_file(tmp_path):
     path = tmp_path / "curve.json"
     curve().save(path)
-    assert regret.Curve.load(path) == curve()
+    assert curves.Curve.load(path) == curve()
     path.write_text('{"format": 1}')
     with pytest.raises(ValueError, match="missing or unknown"):
-        regret.Curve.load(path)
+        curves.Curve.load(path)
 
 
 def test_the_grid_begins_dense_and_ends_at_the_latest():
-    assert regret.grid(4) == [1, 2, 3, 4]
-    found = regret.grid(40)
+    assert curves.grid(4) == [1, 2, 3, 4]
+    found = curves.grid(40)
     assert found[:12] == list(range(1, 13))
     assert found[-1] == 40
     assert len(found) < 25
 
 
-def test_a_measured_curve(monkeypatch):
+TINY = cells.Cell("tiny", "good-fit", "mlp_small", None, 3, 16)
+
+
+def tiny_data():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 255, (160, 6, 6, 1)).astype("uint8")
     labels = (images[:, 0, 0, 0] > 127).astype("int64")
     parts = [
         (images[a:b], labels[a:b]) for a, b in ((0, 96), (96, 128), (128, 160))
     ]
-    data = datasets.Data("tiny", *parts, classes=2, augmented=False)
-    cell = cells.Cell("tiny", "good-fit", "mlp_small", None, 3, 16)
-    found = regret.measure(cell, data, 0, 6, [1, 3])
+    return datasets.Data("tiny", *parts, classes=2, augmented=False)
+
+
+def test_a_measured_curve():
+    data = tiny_data()
+    found = curves.measure(TINY, data, 0, 6, [1, 3])
     assert found.switches == [1, 3]
     assert {len(values) for values in found.history.values()} == {3}
-    again = regret.measure(cell, data, 0, 6, [3])
+    again = curves.measure(TINY, data, 0, 6, [3])
     # A cool-down from the first epoch leaves no trace in the constant phase.
     assert again.history == found.history
     assert again.val_accuracy == found.val_accuracy[1:]
+    assert again.fired == found.fired
+    assert found.fired.keys() == curves.STEP_TRIGGERS.keys()
+    # Too few updates for any but the paper's, which may fire by chance.
+    assert found.fired["ProjectionConverged()"] is None
+    assert found.fired["GradientSignalToNoise()"] is None
     # Of one epoch, the average is its end.
     assert found.history["averaged_val_loss"][0] == pytest.approx(
         found.history["val_loss"][0], rel=1e-6
     )
+
+
+def test_a_record_is_watched_again(monkeypatch):
+    after_7 = {"seven": lambda: AtStep(7), "never": lambda: AtStep(99)}
+    monkeypatch.setattr(curves, "STEP_TRIGGERS", after_7)
+    data = tiny_data()
+    found = curves.measure(TINY, data, 0, 3, [2])
+    # Six updates an epoch.
+    assert found.fired == {"seven": 7 / 6, "never": None}
+    old = found._replace(fired={})
+    assert curves.watch_again(old, TINY, data) == found
+    old.history["loss"][1] += 0.1
+    with pytest.raises(ValueError, match="not the record's.* in epoch 2"):
+        curves.watch_again(old, TINY, data)
+
+
+def test_tails_leave_no_trace_and_last_their_share():
+    optimizer = HybridOptimizer(cooldown=Cooldown(share=0.5))
+    training = tails.Training(TINY, tiny_data(), 0, optimizer)
+    training.train_epoch()
+    before = training.scores("val")
+    weights = training.model.get_weights()
+    ends = [training.tail(Cooldown("linear", share=s)) for s in (0.5, 1, 0.5)]
+    assert ends[0] == ends[2]
+    assert training.scores("val") == before
+    for now, then in zip(training.model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert optimizer.switch_step is None
+    assert optimizer.updates_made == 6
+
+
+def test_a_noted_trigger_tells_its_first_update_and_never_fires():
+    noted = tails.Noted(AtStep(3))
+    state = noted.init(2)
+    for step in range(5):
+        seen = Signals(step, 1e-3, 1.0, np.ones(2), 0.9, 0.999)
+        fired, state = noted.update(state, seen)
+        assert not fired
+    np.testing.assert_array_equal(np.array(state[0]), [3, 3])
+    again = tails.Noted.from_config(noted.get_config())
+    assert repr(again) == repr(noted)
+
+
+def test_a_step_trigger_lands_within_an_epoch():
+    rules = regret.STEP_RULES
+    name = next(iter(rules))
+    landing = rules[name].land(curve(fired={name: 2.5}), "val_accuracy")
+    assert (landing.switched, landing.epochs) == (2.5, 3.75)
+    assert landing.accuracy == pytest.approx(0.65)
+    never = rules[name].land(curve(fired={name: None}), "val_accuracy")
+    assert never.switched == 10
+    with pytest.raises(KeyError):
+        rules[name].land(curve(), "val_accuracy")
+    known = curve(fired=dict.fromkeys(rules))
+    found = regret.watched({"a": [curve()], "b": [curve(), known]})
+    assert found == {"b": [known]}
 
 
 def test_random_labels_are_a_share_and_the_same_each_time():
