@@ -12,10 +12,7 @@ same command goes on after a kill. Then it prints the table.
 """
 
 import argparse
-import hashlib
 import math
-import pydoc_data.topics
-import re
 import time
 from pathlib import Path
 
@@ -26,7 +23,9 @@ import tensorflow as tf
 from keras_hybrid import HybridOptimizer
 from keras_hybrid._support import files
 from keras_hybrid._support.versions import versions
+from keras_hybrid.study import text
 from keras_hybrid.study.statistics import mean_interval, paired_difference
+from keras_hybrid.study.transformer import language_model
 from keras_hybrid.transitions import Cooldown, Hard
 
 FORMAT = 1
@@ -54,52 +53,6 @@ SETTINGS = {
 UPDATES_PER_EPOCH = 100
 # A tail is level with the control within this much of its training loss.
 MARGIN = 0.01
-
-
-def read_text() -> tuple[np.ndarray, dict[str, object]]:
-    """Returns the words' numbers, and what the text is."""
-    topics = pydoc_data.topics.topics
-    text = "\n".join(topics[name] for name in sorted(topics))
-    words = re.findall(r"\w+|[^\w\s]", text)
-    numbers = {word: i for i, word in enumerate(sorted(set(words)))}
-    return np.array([numbers[word] for word in words], "int32"), {
-        "name": "pydoc_data.topics",
-        "sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "words": len(words),
-        "vocabulary": len(numbers),
-    }
-
-
-class Positions(keras.layers.Layer):
-    """Adds a trained vector a position."""
-
-    def build(self, input_shape):
-        """Makes the table."""
-        self.table = self.add_weight(
-            shape=input_shape[1:], initializer="uniform", name="embeddings"
-        )
-
-    def call(self, inputs):
-        """Returns the sum."""
-        return inputs + self.table
-
-
-def language_model(vocabulary, settings):
-    """Returns a causal transformer with the normalization first."""
-    width, layers = settings["width"], keras.layers
-    words = keras.Input((settings["context"],), dtype="int32")
-    x = layers.Embedding(vocabulary, width)(words)
-    x = Positions()(x)
-    for _ in range(settings["layers"]):
-        y = layers.LayerNormalization()(x)
-        x += layers.MultiHeadAttention(
-            settings["heads"], width // settings["heads"]
-        )(y, y, use_causal_mask=True)
-        y = layers.LayerNormalization()(x)
-        y = layers.Dense(4 * width, activation="relu")(y)
-        x += layers.Dense(width)(y)
-    x = layers.LayerNormalization()(x)
-    return keras.Model(words, layers.Dense(vocabulary)(x))
 
 
 class Data:
@@ -151,7 +104,7 @@ def train(model, optimizer, data, first, last):
 
 def runs_of_seed(seed: int, settings: dict) -> dict[str, dict]:
     """Trains one start and every tail; returns the records."""
-    words, text = read_text()
+    words, about = text.read()
     data = Data(words, seed, settings)
     switch, updates = settings["switch_step"], settings["updates"]
 
@@ -164,7 +117,13 @@ def runs_of_seed(seed: int, settings: dict) -> dict[str, dict]:
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
-    model = language_model(text["vocabulary"], settings)
+    model = language_model(
+        settings["context"],
+        about["vocabulary"],
+        settings["width"],
+        settings["layers"],
+        settings["heads"],
+    )
     # The one with the most state: the others take what they have of it.
     optimizer = optimizer_with(**TAILS["projection_variable"])
     start, start_seconds = train(model, optimizer, data, 0, switch)
@@ -189,7 +148,7 @@ def runs_of_seed(seed: int, settings: dict) -> dict[str, dict]:
             "seed": seed,
             "configuration": {
                 **settings,
-                "text": text,
+                "text": about,
                 "optimizer": keras.saving.serialize_keras_object(optimizer),
             },
             "versions": versions(),

@@ -11,6 +11,7 @@ import tensorflow as tf
 from keras import layers
 
 from keras_hybrid._support import checks
+from keras_hybrid.study import transformer
 
 # Each is called with the output of the one before it.
 Builder = Callable[[], list[Callable[..., Any]]]
@@ -210,7 +211,7 @@ def _cnn_best() -> list[Callable[..., Any]]:
     ]
 
 
-ARCHITECTURES: dict[str, Builder] = {
+OF_IMAGES: dict[str, Builder] = {
     "linear": _linear,
     "mlp_small": _mlp_small,
     "mlp": _mlp,
@@ -224,6 +225,11 @@ ARCHITECTURES: dict[str, Builder] = {
     "resnet": _resnet,
     "resnet_best": _resnet_best,
 }
+# Called with the words of an input and of the vocabulary.
+OF_WORDS: dict[str, Callable[[int, int], keras.Model]] = {
+    "transformer_small": transformer.language_model,
+}
+ARCHITECTURES = {**OF_IMAGES, **OF_WORDS}
 
 
 def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
@@ -238,15 +244,19 @@ def build(name: str, image_shape: tuple[int, ...], classes: int) -> keras.Model:
             normalization, three of them residual: `"resnet_small"`
             (16-32-32-64-64-128-128), `"resnet"` (32-64-64-256-256-256-256);
             `"resnet_best"`, that with fixed contrasts of 2x2 pixels as first
-            convolution and logits divided by 8.
-        image_shape: Height, width and channels.
+            convolution and logits divided by 8. Of words:
+            `"transformer_small"` (64 wide, two blocks).
+        image_shape: Height, width and channels; of a text, its words.
         classes: Number of classes.
 
     Raises:
-        ValueError: If the name is unknown.
+        ValueError: If there is no such architecture for this input.
     """
-    checks.choice("architecture", name, ARCHITECTURES)
-    steps = ARCHITECTURES[name]()
+    if len(image_shape) == 1:
+        checks.choice("architecture", name, OF_WORDS)
+        return OF_WORDS[name](*image_shape, classes)
+    checks.choice("architecture", name, OF_IMAGES)
+    steps = OF_IMAGES[name]()
     # Logits in full precision whatever the policy.
     logits = layers.Dense(classes, dtype="float32")
     inputs = keras.Input(image_shape)

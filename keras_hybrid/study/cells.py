@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from keras_hybrid.study import datasets
 from keras_hybrid.study.arms import DEFAULT_ARMS
+from keras_hybrid.study.text import Text
 
 REGIMES = ("under-fit", "good-fit", "over-fit")
 
@@ -15,7 +16,8 @@ class Cell(NamedTuple):
     """What one comparison of the study holds fixed.
 
     Attributes:
-        dataset: Name of a data set (`datasets.load`).
+        dataset: Name of a data set (`datasets.load`). Of "words" an image is a
+            window of the text, and a label each word's next.
         regime: One of `REGIMES`; beyond them "best", as accurate as is cheap,
             "regularized", the same with Cutout and smoothed labels, "long",
             that with more epochs, and "longer", with yet more, a larger square
@@ -61,6 +63,8 @@ class Cell(NamedTuple):
         """Loads the data of the cell (see `datasets.load`)."""
         data = datasets.load(self.dataset, data_dir, self.train_size)
         data = datasets.with_noise(data, self.label_noise)
+        if isinstance(data, Text):
+            return data
         return dataclasses.replace(
             data, augmented=self.augmented, cutout=self.cutout
         )
@@ -106,9 +110,10 @@ _REGULARIZED = Cell(
 _LONG = _REGULARIZED._replace(
     regime="long", epochs=48, arms=("control_decay8_at20", "decay8_at20")
 )
-# Where epochs are a ceiling: the nine, and one with wrong labels.
+# Where epochs are a ceiling: the nine, one with wrong labels, and one of words.
 NOISY = Cell("mnist", "noisy", "mlp_large", 20000, 20, 128, label_noise=0.3)
-CEILINGS = {**CELLS, NOISY.name: NOISY}
+WORDS = Cell("words", "good-fit", "transformer_small", None, 8, 16)
+CEILINGS = {**CELLS, NOISY.name: NOISY, WORDS.name: WORDS}
 # Beyond them: how far it goes on MNIST and CIFAR-10.
 BEST = (
     Cell(

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from keras_hybrid import batches
 from keras_hybrid._support import checks
-from keras_hybrid.study import crops, photographs, sources
+from keras_hybrid.study import crops, photographs, sources, text
 from keras_hybrid.study.photographs import Photographs
 from keras_hybrid.study.sources import (
     NAMES,
@@ -99,7 +99,7 @@ class Data:
         return images.mean((0, 1, 2)), images.std((0, 1, 2))
 
 
-AnyData = Data | Photographs
+AnyData = Data | Photographs | text.Text
 
 
 def load(
@@ -115,8 +115,8 @@ def load(
 
     Args:
         name: `"mnist-5k"`, `"mnist"`, `"fashion_mnist"`, `"cifar10"`,
-            `"imagenet2012"`, or the folder of a prepared TFDS data set with
-            the features image and label.
+            `"imagenet2012"`, `"words"` (`study.text`), or the folder of a
+            prepared TFDS data set with the features image and label.
         data_dir: TFDS's folder; None (default) is TFDS_DATA_DIR from the
             environment, else TFDS's own default.
         train_size: None (default) for all, or the number of training images.
@@ -127,6 +127,8 @@ def load(
             set, or the data is not there and cannot be downloaded.
     """
     check(name)
+    if name == text.NAME:
+        return text.load(train_size)
     own_name = name
     if name == "mnist-5k":
         images, labels = sources.mnist_5k()
@@ -164,7 +166,7 @@ def with_noise(data: AnyData, share: float) -> AnyData:
     """
     if not share:
         return data
-    if isinstance(data, Photographs):
+    if not isinstance(data, Data):
         raise ValueError(
             "`label_noise` is for images held in memory. Received: "
             f"dataset={data.name!r}"
@@ -201,7 +203,7 @@ def training_pipeline(
     """
     check_batch_size(batch_size, data)
     count = data.sizes["train"]
-    if isinstance(data, Photographs):
+    if not isinstance(data, Data):
         return data.training(batch_size, seed, first_epoch, epochs)
     images, labels = data.train
     mean, std = data.moments
@@ -230,7 +232,7 @@ def evaluation_pipeline(
     data: AnyData, split: str, batch_size: int = 500
 ) -> tf.data.Dataset:
     """Batches of a split in order, scaled as the training images are."""
-    if isinstance(data, Photographs):
+    if not isinstance(data, Data):
         return data.evaluation(split, batch_size)
     images, labels = getattr(data, split)
     mean, std = data.moments

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_hybrid.study import photographs
+from keras_hybrid.study import photographs, text
 
 # Images taken from the end of the (fixedly permuted) training split.
 VALIDATION_IMAGES = {
@@ -18,7 +18,7 @@ VALIDATION_IMAGES = {
     "fashion_mnist": 5000,
     "cifar10": 5000,
 }
-NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET)
+NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET, text.NAME)
 
 
 def check(name: str) -> None:

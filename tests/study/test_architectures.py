@@ -105,7 +105,7 @@ def test_a_net_of_contrasts_learns_all_but_them():
     )
 
 
-@pytest.mark.parametrize("name", architectures.ARCHITECTURES)
+@pytest.mark.parametrize("name", architectures.OF_IMAGES)
 def test_a_saved_architecture_predicts_the_same(name, tmp_path):
     model = architectures.build(name, (16, 16, 3), 5)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))

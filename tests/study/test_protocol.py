@@ -41,7 +41,7 @@ class Killed(Exception):
 
 
 def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
-    monkeypatch.setitem(architectures.ARCHITECTURES, "linear", dropout_layers)
+    monkeypatch.setitem(architectures.OF_IMAGES, "linear", dropout_layers)
     data, arm = tiny_data(), protocol.ARMS["hybrid"]
 
     def kill(epoch):
@@ -72,7 +72,7 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
     ["hybrid", "adamw", pytest.param("projection", marks=pytest.mark.slow)],
 )
 def test_a_reused_model_is_as_new(name, tmp_path, monkeypatch):
-    monkeypatch.setitem(architectures.ARCHITECTURES, "linear", dropout_layers)
+    monkeypatch.setitem(architectures.OF_IMAGES, "linear", dropout_layers)
     data, arm = tiny_data(), arms.STUDY[name]
     reused = protocol.Trainer(data, "linear")
 

@@ -194,7 +194,7 @@ def test_ceilings_are_twice_what_the_cosine_gets():
     assert tuned.epochs == plain.epochs == 2 * cell.epochs
     assert (tuned.untuned, plain.untuned) == (None, 1.0)
     assert tuned.arms == arms.DEFAULT_ARMS
-    assert len(cells.UNTIL_DONE) == 2 * 10
+    assert len(cells.UNTIL_DONE) == 2 * 11
 
 
 @pytest.mark.parametrize("name", cells.KNOWN)
