@@ -56,7 +56,6 @@ LONGER = {
     ),
     "study.protocol": (522, "a run from its data to its record"),
     "study.protocol.train_to": (84, "a run from its data to its record"),
-    "study.regret.measure": (62, "one measurement, step by step"),
     "study.summary": (535, "all tables of a study in one file"),
     "tuning.forked": (734, "queue, training and record of a search in one"),
     "tuning.forked.ForkedTuner": (
