@@ -1,14 +1,16 @@
-"""README, docstrings and examples do what they say."""
+"""README, the site, docstrings and examples do what they say."""
 
 import configparser
+import contextlib
 import doctest
+import functools
 import importlib
+import io
 import json
 import os
 import pkgutil
 import re
 import runpy
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -21,11 +23,22 @@ import keras_hybrid
 from keras_hybrid import cli
 from keras_hybrid.reports import glance, study
 from keras_hybrid.study import arms, regret
-from keras_hybrid.study.record import Run
-from keras_hybrid.study.summary import load_runs, summary
+from keras_hybrid.study.summary import cell_of, load_runs, summary
 
 ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+    for path in (
+        *(ROOT / name for name in ("README.md", "CHANGELOG.md")),
+        *sorted(DOCS.rglob("*.md")),
+    )
+}
+README = PAGES["README.md"]
+CEILING = PAGES["docs/measurements/ceiling.md"]
+STUDY = PAGES["docs/measurements/study.md"]
+SPEED = PAGES["docs/measurements/speed.md"]
+SEARCHES = PAGES["docs/measurements/searches.md"]
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(
@@ -35,6 +48,20 @@ MODULES = [
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 # Devices are configured before TensorFlow starts.
 IN_A_PROCESS = {"mirrored", "multi_worker"}
+FOLDERS = {
+    *("benchmarks", "docs", "examples", "keras_hybrid", "results", "tests"),
+    "tuning",
+}
+# What users import, and from where.
+PUBLIC = [
+    f"keras_hybrid{name}"
+    for name in (
+        *("", ".callbacks", ".optimizer", ".presets", ".scales", ".triggers"),
+        *(".transitions", ".tuner", ".study.architectures"),
+        *(".study.datasets", ".study.protocol", ".study.report"),
+        ".study.statistics",
+    )
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -56,47 +83,152 @@ def test_the_modules_with_examples_are_found():
         assert counts[f"keras_hybrid.{name}"] > 0
 
 
-def test_readme_python_blocks(tmp_path, monkeypatch, capsys):
+# A block of Python, and why it is not run if the line before says so.
+BLOCK = re.compile(
+    r"(?:^<!-- not run: ([^\n]+) -->\n)?^```python\n(.*?)^```$", re.M | re.S
+)
+# What the blocks of a page leave or say.
+LEFT = {
+    "docs/guides/compare.md": ["compare-results/report.html"],
+    "docs/guides/tune.md": ["mine.json"],
+    "docs/getting-started.md": ["my-search/hybrid/recipe.json"],
+}
+SAID = {
+    "README.md": ["Done in epoch", "updates with Adam"],
+    "docs/guides/train-until-done.md": ["Done in epoch"],
+    "docs/getting-started.md": ["Switched to SGD", "Done in epoch"],
+}
+
+
+def test_every_python_block_is_run_or_says_why_not():
+    for page, text in PAGES.items():
+        found = BLOCK.findall(text)
+        assert len(found) == len(
+            re.findall(r"^ *```+ *\{?\.?py", text, re.M)
+        ), page
+
+
+@pytest.mark.parametrize(
+    "page", [page for page, text in PAGES.items() if "```python" in text]
+)
+def test_python_blocks(page, tmp_path, monkeypatch, capsys):
+    """One after the other: a block may go on from those before it."""
     monkeypatch.chdir(tmp_path)
     keras.utils.set_random_seed(0)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) >= 2
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
-    assert (tmp_path / "compare-results" / "report.html").exists()
-    # 512 images in batches of 32, six epochs, a switch after three.
+    names = {"__name__": page}
+    for reason, block in BLOCK.findall(PAGES[page]):
+        if not reason:
+            exec(compile(block, page, "exec"), names)
+    for path in LEFT.get(page, []):
+        assert (tmp_path / path).exists()
     said = capsys.readouterr().out
-    assert "Switched to SGD" in said
-    assert "Done in epoch" in said
+    for words in SAID.get(page, []):
+        assert words in said
 
 
-def test_readme_commands_exist():
-    commands = re.findall(
-        r"keras-hybrid +(?:compare|tune|report)[^`\n&]*", README
-    )
-    assert commands
-    parser = cli._parser()
+def options_of(command):
+    """What `keras-hybrid COMMAND --help` lists."""
+    said = io.StringIO()
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(said):
+        cli.main([command, "--help"])
+    return set(re.findall(r"--[\w-]+", said.getvalue()))
+
+
+def test_commands_have_the_options_that_the_pages_give_them():
     known = {
-        option
-        for action in parser._subparsers._group_actions
-        for sub in action.choices.values()
-        for option in sub._option_string_actions
+        command: options_of(command)
+        for command in ("compare", "tune", "study", "report")
     }
-    for command in commands:
-        for word in shlex.split(command.replace("[", " ").replace("]", " ")):
-            if word.startswith("--"):
-                assert word in known, command
+    given = {
+        (command, option)
+        for text in PAGES.values()
+        # A line, and those below it that are indented.
+        for command, rest in re.findall(
+            r"keras-hybrid +(\w+)\b([^`\n&]*(?:\n {9,}[^`\n]*)*)", text
+        )
+        for option in re.findall(r"--[\w-]+", rest)
+    }
+    assert {command for command, _ in given} == {"compare", "tune", "study"}
+    for command, option in given:
+        assert option in known[command], (command, option)
 
 
-def test_readme_names_every_example():
-    named = re.findall(r"`(\w+)\.py`", README)
-    assert set(EXAMPLES) <= set(named)
+def test_the_examples_page_names_every_example():
+    named = re.findall(r"`(\w+)\.py`", PAGES["docs/guides/examples.md"])
+    assert set(EXAMPLES) == set(named)
+
+
+def test_readme_is_one_page():
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    assert max(map(len, lines)) <= 100
 
 
 def test_readme_gives_the_two_commands_that_ci_runs():
     assert 'pip install -e ".[all]" && keras-hybrid compare' in README
     command = 'pip install -e ".[all,test]" && pytest'
     assert command in README.splitlines()
+
+
+def test_readme_links_to_what_is_there():
+    """Those of the pages are mkdocs' to check."""
+    targets = re.findall(r"\]\(([^)]+)\)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_in_the_text_are_there(page):
+    """Of files and folders in code; tests by name, wherever they lie."""
+    tests = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    for code in re.findall(r"`([\w./-]+)`", PAGES[page]):
+        if code.startswith("test_") and code.endswith(".py"):
+            assert code in tests
+        elif code.split("/")[0] in FOLDERS and "/" in code:
+            assert (ROOT / code).exists(), code
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_names_in_the_text_are_there(page):
+    """Whatever is written `keras_hybrid.something` in code or `:::`."""
+    for name in re.findall(r"(?:`|::: )(keras_hybrid[\w.]*)", PAGES[page]):
+        assert pkgutil.resolve_name(name) is not None, name
+
+
+API = "".join(t for p, t in PAGES.items() if p.startswith("docs/api/"))
+# An object of the API's pages, and which of its members they show, if not all.
+SHOWN = [
+    (path, re.findall(r"\w+", members))
+    for path, members in re.findall(
+        r"^::: ([\w.]+)(?:\n    options:\n(?:      .*\n)*?"
+        r"      members: \[([^\]]*)\])?",
+        API,
+        re.M,
+    )
+]
+
+
+def test_the_api_pages_show_what_is_there():
+    assert SHOWN
+    for path, members in SHOWN:
+        for name in members:
+            assert hasattr(pkgutil.resolve_name(path), name), (path, name)
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_the_api_pages_have_every_public_name(module):
+    """The whole module, or each class and function that it exports."""
+    if (module, []) in SHOWN:
+        return
+    shown = {path for path, _ in SHOWN} | {
+        f"{path}.{name}" for path, members in SHOWN for name in members
+    }
+    objects = [pkgutil.resolve_name(path) for path in shown]
+    for name in pkgutil.resolve_name(module).__all__:
+        exported = getattr(pkgutil.resolve_name(module), name)
+        if callable(exported):
+            assert any(exported is known for known in objects), name
 
 
 def test_extras_are_what_the_issue_of_set_up_promises():
@@ -106,17 +238,17 @@ def test_extras_are_what_the_issue_of_set_up_promises():
     assert {"tuner", "study", "test", "dev", "all"} <= set(extras)
 
 
-def test_readme_has_the_table_of_the_recipes():
+def test_the_site_has_the_table_of_the_recipes():
     table = runpy.run_path(str(ROOT / "tuning" / "table.py"))["table"]()
-    assert table in README
+    assert table in SEARCHES
 
 
-def test_readme_has_the_table_of_speed():
+def test_the_site_has_the_table_of_speed():
     path = ROOT / "benchmarks" / "speed_table.py"
-    assert runpy.run_path(str(path))["table"]() in README
+    assert runpy.run_path(str(path))["table"]() in SPEED
 
 
-def test_readme_has_the_figures_of_the_forked_search():
+def test_the_site_has_the_figures_of_the_forked_search():
     path = ROOT / "benchmarks" / "forked_search.json"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     for name, results in cells.items():
@@ -124,18 +256,18 @@ def test_readme_has_the_figures_of_the_forked_search():
             epochs = f"{result['epochs']} ({result['epochs_ratio']:.0%})"
             seconds = f"{result['seconds']:.0f} ({result['seconds_ratio']:.0%})"
             cells_of_row = (name, kind, epochs, seconds, result["winner"])
-            assert f"| {' | '.join(cells_of_row)} |" in README
+            assert f"| {' | '.join(cells_of_row)} |" in SEARCHES
         assert all(result["identical_scores"] for result in results.values())
 
 
-def test_readme_has_the_study_of_the_records():
+def test_the_site_has_the_study_of_the_records():
     runs, warnings = study.load_runs(ROOT / "results" / "study")
     assert not warnings
     rows = study.summary(runs)
     for table in glance.tables(rows):
-        assert study.markdown_glance(table) in README
+        assert study.markdown_glance(table) in STUDY
     for sentence in glance.headline(rows):
-        assert sentence in README.replace("\n", " ")
+        assert sentence in STUDY.replace("\n", " ")
 
 
 CHOSEN_ON = (
@@ -146,22 +278,35 @@ CHOSEN_ON = (
 CONFIRMED_ON = ("mnist-over-fit", "fashion_mnist-under-fit", "mnist-good-fit")
 
 
+@functools.cache
+def records(folder):
+    """The runs of a folder below results/: by cell, by arm, by seed."""
+    runs, warnings = load_runs(ROOT / "results" / folder)
+    assert not warnings
+    found = {}
+    for run in runs:
+        cell = cell_of(run)
+        arms_of_cell = found.setdefault(f"{cell.dataset}-{cell.regime}", {})
+        arms_of_cell.setdefault(run.arm, {})[run.seed] = run
+    return found
+
+
 def change(folder, cell, arm, score):
     """Points above the hybrid, seed by seed: mean and standard error."""
-    pairs = []
-    for seed in range(5):
-        path = ROOT / "results" / folder / cell / f"{arm}-seed{seed}.json"
-        if not path.exists():
-            return "–"
-        hybrid = ROOT / "results" / "study" / cell / f"hybrid-seed{seed}.json"
-        pairs.append([score(Run.load(p)) for p in (path, hybrid)])
-    differences = 100 * np.subtract(*np.transpose(pairs))
+    of_arm = records(folder)[cell].get(arm)
+    if of_arm is None:
+        return "–"
+    hybrids = records("study")[cell]["hybrid"]
+    assert set(of_arm) == set(hybrids) == set(range(5))
+    differences = 100 * np.array(
+        [score(of_arm[seed]) - score(hybrids[seed]) for seed in hybrids]
+    )
     error = differences.std(ddof=1) / np.sqrt(len(differences))
     return f"{differences.mean():+.2f} ± {error:.2f}"
 
 
 def change_row(arm):
-    """One row of README's table of what was tried to make it better."""
+    """One row of the table of what was tried to make it better."""
     label, chosen, confirmed = "the control", "study", "study"
     if arm != "control":
         label = arms.VARIANTS[arm].label
@@ -184,30 +329,30 @@ def change_row(arm):
         *("at80", "momentum_at80", "control_at80", "control"),
     ],
 )
-def test_readme_has_the_changes_of_the_records(arm):
-    assert change_row(arm) in README
+def test_the_site_has_the_changes_of_the_records(arm):
+    assert change_row(arm) in STUDY
 
 
 @pytest.mark.parametrize(
-    ("folder", "arm"),
+    ("cell", "arm"),
     [
-        *(("best/mnist-best", arm) for arm in ("hybrid", "control")),
-        *(("best/cifar10-best", arm) for arm in ("hybrid", "decay4")),
-        ("best/cifar10-regularized", "decay8"),
-        ("best/cifar10-regularized", "control_decay8"),
-        ("best/cifar10-long", "decay8_at20"),
-        ("best/cifar10-long", "control_decay8_at20"),
-        ("best/cifar10-longer", "decay8_at20"),
-        ("best/cifar10-longer", "control_decay8_at20"),
+        *(("mnist-best", arm) for arm in ("hybrid", "control")),
+        *(("cifar10-best", arm) for arm in ("hybrid", "decay4")),
+        ("cifar10-regularized", "decay8"),
+        ("cifar10-regularized", "control_decay8"),
+        ("cifar10-long", "decay8_at20"),
+        ("cifar10-long", "control_decay8_at20"),
+        ("cifar10-longer", "decay8_at20"),
+        ("cifar10-longer", "control_decay8_at20"),
     ],
 )
-def test_readme_has_the_untuned_runs_of_the_records(folder, arm):
-    paths = (ROOT / "results" / folder).glob(f"{arm}-seed*.json")
-    scores = np.array([100 * Run.load(path).test_accuracy for path in paths])
+def test_the_site_has_the_untuned_runs_of_the_records(cell, arm):
+    of_arm = records("best")[cell][arm].values()
+    scores = np.array([100 * run.test_accuracy for run in of_arm])
     entry = f"{scores.mean():.2f}"
     if len(scores) > 1:
         entry += f" ({scores.min():.2f} to {scores.max():.2f})"
-    assert f"| {len(scores)} | {entry} |" in README
+    assert f"| {len(scores)} | {entry} |" in STUDY
 
 
 @pytest.mark.slow
@@ -266,10 +411,32 @@ def test_readme_has_the_comparison_of_the_records():
         assert line in README
 
 
-def test_readme_has_the_regret_of_the_records():
+def test_the_picture_is_of_the_records(tmp_path):
+    drawer = runpy.run_path(str(DOCS / "until_done.py"))
+    runs, _ = load_runs(drawer["RECORDS"])
+    drawer["draw"](runs, tmp_path / "new.svg")
+    committed, new = (
+        path.read_text(encoding="utf-8")
+        for path in (drawer["PICTURE"], tmp_path / "new.svg")
+    )
+    for label in drawer["labels"](runs).values():
+        assert label in committed
+    # The curves, without what a version of matplotlib may write otherwise.
+    assert paths_of(committed) == paths_of(new)
+
+
+def paths_of(picture):
+    """The coordinates of each line of an SVG, in whole points."""
+    return [
+        [round(float(number)) for number in re.findall(r"-?[\d.]+", path)]
+        for path in re.findall(r'<path d="([^"]*)" clip-path', picture)
+    ]
+
+
+def test_the_site_has_the_regret_of_the_records():
     of_cell = regret.load(ROOT / "results" / "regret")
     named = re.findall(
-        r"^\| (.*?) \| [\d.]+ \| [\d.]+ \| \d+ % \|$", README, re.M
+        r"^\| (.*?) \| [\d.]+ \| [\d.]+ \| \d+ % \|$", CEILING, re.M
     )
     assert regret.DEFAULT in named
     for name in named:
@@ -277,4 +444,4 @@ def test_readme_has_the_regret_of_the_records():
             of_cell, "test_accuracy", regret.RULES[name]
         )
         share = f"{100 * used:.0f} %"
-        assert f"| {name} | {mean:.2f} | {worst:.2f} | {share} |" in README
+        assert f"| {name} | {mean:.2f} | {worst:.2f} | {share} |" in CEILING

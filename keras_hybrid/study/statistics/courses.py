@@ -46,8 +46,8 @@ def seconds_to_target(
 ) -> float | None:
     """Seconds of training until an epoch ends with the target reached.
 
-    history["seconds"][epochs_to_target(history[metric], target) - 1]: time is
-    read at the ends of epochs, without interpolation.
+    `history["seconds"][epochs_to_target(history[metric], target) - 1]`: time
+    is read at the ends of epochs, without interpolation.
 
     Args:
         run: The record of the run.
@@ -88,7 +88,7 @@ def seconds_to_target(
 def generalization_gap(run: Run) -> float:
     """Final training accuracy minus test accuracy, as a fraction.
 
-    history["accuracy"][-1] - test_accuracy. The training accuracy is what
+    `history["accuracy"][-1] - test_accuracy`. The training accuracy is what
     `fit` logged: a mean over the last epoch while the weights still moved, on
     augmented inputs and under dropout where the run has them. So the gap of
     a regularized run can be negative, and gaps compare arms of one cell, not
