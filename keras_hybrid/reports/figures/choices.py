@@ -106,7 +106,7 @@ def _draw_trials(
             [column.places[trial] for column in columns],
             color=_BEST if scored[trial] else _UNRANKED,
             # Not from light to dark: on a dark page dark is faint.
-            alpha=0.15 + 0.85 * quality[trial] ** 2 if scored[trial] else 0.5,
+            alpha=0.25 + 0.75 * quality[trial] ** 2 if scored[trial] else 0.5,
             linewidth=3 if is_best else 1.3,
             marker="o",
             markersize=6 if is_best else 3,

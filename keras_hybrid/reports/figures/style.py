@@ -33,6 +33,7 @@ WIDTH = 5.2  # inches, 500 CSS pixels: legible when a phone shrinks it
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, selectable, searchable
     "svg.hashsalt": "keras_hybrid",  # the same runs give the same file
+    "path.simplify": False,  # it would join what lies close together
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,

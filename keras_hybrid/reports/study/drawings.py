@@ -9,6 +9,7 @@ from keras_hybrid.reports.study.rows import (
     REFERENCES,
     differences,
     label_with_diverged,
+    subtracted,
 )
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import Interval
@@ -177,7 +178,7 @@ def _forest(
 
 def _heading(name: str, differences: Sequence[Difference]) -> str:
     """Who is subtracted; in the study each hybrid has a control."""
-    labels = {difference.reference for difference in differences}
+    labels = {subtracted(difference) for difference in differences}
     if len(labels) > 1:
         return f"minus {name}, each its own"
     return f"minus {name}: {labels.pop()}"

@@ -28,6 +28,11 @@ def differences(row: Row) -> dict[str, Difference]:
     }
 
 
+def subtracted(difference: Difference) -> str:
+    """The reference's name, where it is said already that it is a control."""
+    return difference.reference.removeprefix("Control: ")
+
+
 def label_with_diverged(row: Row) -> str:
     """The row's name, and how many of its seeds diverged."""
     if not row.diverged:

@@ -69,6 +69,16 @@ COLUMNS = (
         in_terminal=True,
     ),
     Column(
+        "Epochs used",
+        lambda row: texts.number(row.epochs_used, 1),
+        in_terminal=True,
+    ),
+    Column(
+        "Seconds used",
+        lambda row: texts.number(row.seconds_used, 1),
+        in_terminal=True,
+    ),
+    Column(
         "Minus control",
         lambda row: texts.difference_text(row.against_control),
         in_terminal=True,
@@ -80,16 +90,6 @@ COLUMNS = (
     ),
     Column("p", lambda row: texts.p_text(row.against_baseline)),
     Column("Test loss", lambda row: texts.interval_text(row.test_loss, 4)),
-    Column(
-        "Epochs used",
-        lambda row: texts.number(row.epochs_used, 1),
-        in_terminal=True,
-    ),
-    Column(
-        "Seconds used",
-        lambda row: texts.number(row.seconds_used, 1),
-        in_terminal=True,
-    ),
     Column("Epochs to target", _epochs_to_target, in_terminal=True),
     Column(
         "Seconds to target",

@@ -12,6 +12,7 @@ from keras_hybrid.reports.study.rows import (
     differences,
     role,
     seeds,
+    subtracted,
 )
 from keras_hybrid.reports.texts import Verdict
 from keras_hybrid.study.summary import Cell, Difference, Row
@@ -101,7 +102,7 @@ def _references(rows: Sequence[Row]) -> str:
     for row in rows:
         if row.role == "hybrid":
             for name, difference in differences(row).items():
-                labels.setdefault(name, {})[difference.reference] = None
+                labels.setdefault(name, {})[subtracted(difference)] = None
     named = [
         f"{name.capitalize()}: {', or '.join(labels[name])}"
         for name in REFERENCES
