@@ -5,8 +5,9 @@
 
 A constant phase a cell and seed, Adam at 1e-3, and a cool-down (half of the
 epochs so far) from the ends of its epochs. The ceiling is twice the epochs that
-the study's cosine gets. Writes one JSON a run in results/regret; what is there
-is not trained again. `--watch` adds to records that lack it when step triggers
+the study's cosine gets. Writes one JSON a run in results/regret, which
+`keras-hybrid pack results/regret` puts into its table; what is in either is not
+trained again. `--watch` adds to records that lack it when step triggers
 would have fired: their constant phase again. Prints the regret of each rule:
 the best point of the curve minus where it landed, in points of accuracy.
 """
@@ -15,6 +16,7 @@ import argparse
 import functools
 from pathlib import Path
 
+from keras_hybrid._support import records
 from keras_hybrid.study import cells, curves, regret
 
 FOLDER = Path(__file__).parents[1] / "results" / "regret"
@@ -36,7 +38,7 @@ def main() -> None:
         load = functools.cache(functools.partial(cell.load, options.data_dir))
         for seed in seeds:
             path = options.output / f"{name}-seed{seed}.json"
-            if not path.exists():
+            if not records.exists(path):
                 ceiling = 2 * cell.epochs
                 latest = int(ceiling / (1 + curves.SHARE))
                 curves.measure(

@@ -1,4 +1,4 @@
-"""The command line: keras-hybrid compare | tune | study | report."""
+"""The command line: keras-hybrid compare | tune | study | report | pack."""
 
 from __future__ import annotations
 
@@ -133,6 +133,24 @@ def _parser() -> argparse.ArgumentParser:
         help="make the report from a folder of records, or of a search, again",
     )
     report.add_argument("folder", type=Path, help="folder of the records")
+    pack = commands.add_parser(
+        "pack",
+        help="put the records of a folder into tables that pandas opens; every "
+        "command goes on from them",
+    )
+    pack.add_argument("folder", type=Path, help="folder of the tables")
+    which = pack.add_mutually_exclusive_group()
+    which.add_argument(
+        "--source",
+        type=Path,
+        default=None,
+        help="another folder of records to add, which is left as it is",
+    )
+    which.add_argument(
+        "--undo",
+        action="store_true",
+        help="make files of the tables again",
+    )
     return parser
 
 
@@ -181,6 +199,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _study(
                 options, list(sys.argv[1:] if arguments is None else arguments)
             )
+        elif options.command == "pack":
+            _pack(options)
         else:
             _report(options.folder)
     except ValueError as error:
@@ -413,6 +433,24 @@ def _report_search(folder: Path) -> None:
     page = folder / "search.html"
     search.write_html(found, page, recipe)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    from keras_hybrid._support import records
+
+    console = Console(soft_wrap=True, markup=False)
+    if options.undo:
+        console.print(f"{records.unpack(options.folder)} files")
+        return
+    packed = records.pack(options.folder, options.source)
+    for name in packed.left:
+        console.print(f"left as it is: {name}")
+    for table, count in packed.tables.items():
+        path = options.folder / f"{table}.parquet"
+        console.print(f'{count} rows: pandas.read_parquet("{path}")')
+    console.print(f"{packed.added} records added")
 
 
 def _report(folder: Path) -> None:

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +71,24 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, also: Iterable[Path] = ()) -> Iterator[None]:
     """Keeps a folder for this process; the folder is made.
 
+    Args:
+        folder: The folder.
+        also: Lock files of parts of it, which are kept too.
+
     Raises:
-        ValueError: As `claimed`, and if another process keeps it.
+        ValueError: As `claimed`, and if another process keeps it or a part.
     """
-    with claimed(folder / "in-use.lock") as is_ours:
-        if not is_ours:
-            raise ValueError(
-                f"{folder} is in use by another process: wait until it has "
-                f"ended, or name another folder. Received: folder="
-                f"{str(folder)!r}"
-            )
+    with contextlib.ExitStack() as stack:
+        for path in sorted({folder / "in-use.lock", *also}):
+            if not stack.enter_context(claimed(path)):
+                raise ValueError(
+                    f"{folder} is in use by another process: wait until it has "
+                    f"ended, or name another folder. Received: folder="
+                    f"{str(folder)!r}"
+                )
         yield
 
 
@@ -133,6 +138,17 @@ def read_json(path: Path, expected_format: int, what: str) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not readable ({error})") from error
+    return of_format(path, content, expected_format, what)
+
+
+def of_format(
+    path: Path, content: Any, expected_format: int, what: str
+) -> dict[str, Any]:
+    """Returns a mapping whose "format" is the expected one, without it.
+
+    Raises:
+        ValueError: If it is no mapping or of another format.
+    """
     found = content.pop("format", None) if isinstance(content, dict) else None
     if found != expected_format:
         raise ValueError(

@@ -9,6 +9,7 @@ process works on it, and the lock ends with the process.
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,13 +18,14 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid._support import checks, files
+from keras_hybrid._support import checks, files, records
 from keras_hybrid.study import arms as all_arms
-from keras_hybrid.study import protocol, trace, tuning
+from keras_hybrid.study import runs, trace, tuning
 from keras_hybrid.study.arms import Arm
 from keras_hybrid.study.cells import KNOWN, Cell
 from keras_hybrid.study.record import Run
-from keras_hybrid.study.summary import TRACES
+from keras_hybrid.study.trace import TRACES
+from keras_hybrid.study.trainer import Trainer
 
 # The arm whose projection is recorded update by update.
 TRACED = "projection"
@@ -84,8 +86,11 @@ class Plan(NamedTuple):
 
     def finished_runs(self) -> int:
         """How many records of the plan there are, tuning included."""
+        names: dict[Path, list[str]] = {}
+        for path in records.below(self.output):
+            names.setdefault(path.parent, []).append(path.name)
         return sum(
-            len(list(folder.glob(pattern)))
+            len(fnmatch.filter(names.get(folder, []), pattern))
             for name in self.cells
             for arm in self.arms_of(KNOWN[name])
             for folder, pattern in (
@@ -97,7 +102,7 @@ class Plan(NamedTuple):
     def waiting(self) -> int:
         """How many of the runs that are reported have no record yet."""
         return sum(
-            not path.exists()
+            not records.exists(path)
             for cell in (KNOWN[name] for name in self.cells)
             for arm in self.arms_of(cell)
             for path in run_paths(
@@ -155,19 +160,19 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
                 arm
                 for arm in members
                 if not all(
-                    path.exists() for path in run_paths(folder, arm, seeds)
+                    records.exists(path)
+                    for path in run_paths(folder, arm, seeds)
                 )
             ]
-            untraced = (
-                name == TRACED
-                and not (folder / TRACES / f"{name}.json").exists()
+            untraced = name == TRACED and not records.exists(
+                folder / TRACES / f"{name}.json"
             )
             if not (waiting or untraced):
                 continue
             if loaded != cell:
                 data, loaded = cell.load(plan.data_dir), cell
             keras.backend.clear_session()
-            trainer = protocol.Trainer(
+            trainer = Trainer(
                 data, cell.architecture, cell.precision, cell.label_smoothing
             )
             piece = _Piece(cell, trainer, folder, report)
@@ -189,7 +194,7 @@ class _Piece:
     def __init__(
         self,
         cell: Cell,
-        trainer: protocol.Trainer,
+        trainer: Trainer,
         folder: Path,
         report: Callable[[str, Run], None] | None,
     ) -> None:
@@ -201,7 +206,7 @@ class _Piece:
     def _one(
         self, path: Path, arm: Arm, seed: int, further: Any, **arguments: Any
     ) -> Run:
-        record = protocol.train_to(
+        record = runs.train_to(
             path,
             self.trainer,
             arm,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid._support.versions import versions
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import datasets, tails
@@ -104,12 +104,12 @@ class Curve(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Curve:
-        """Reads it.
+        """Reads it, from its file or from a table above it.
 
         Raises:
-            ValueError: If the file is no such record.
+            ValueError: If it is no such record.
         """
-        content = files.read_json(path, FORMAT, "regret curve")
+        content = records.read(path, FORMAT, "regret curve")
         # Records of before step triggers were watched have none.
         content = {"fired": {}, **content}
         files.check_fields(path, content, set(cls._fields))
@@ -212,9 +212,9 @@ def grid(latest: int) -> list[int]:
 
 
 def load(folder: Path | str) -> dict[str, list[Curve]]:
-    """Reads the curves of a folder, cell by cell."""
+    """Reads the curves of a folder, in files or in a table, cell by cell."""
     of_cell: dict[str, list[Curve]] = {}
-    for path in sorted(Path(folder).glob("*.json")):
+    for path in records.in_folder(Path(folder), "*.json"):
         curve = Curve.load(path)
         of_cell.setdefault(curve.cell, []).append(curve)
     return of_cell

@@ -1,4 +1,4 @@
-"""One record of one run: written whole as JSON, read back with a check."""
+"""One record of one run: written whole, read back with a check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 
 FORMAT = 1
 STATUSES = ("finished", "diverged")
@@ -89,13 +89,13 @@ class Run:
 
     @classmethod
     def load(cls, path: Path) -> Run:
-        """Reads a record.
+        """Reads a record, from its file or from a table above it.
 
         Raises:
-            DamagedRecord: If the file is no complete record of this format.
+            DamagedRecord: If it is no complete record of this format.
         """
         try:
-            content = files.read_json(path, FORMAT, "run record")
+            content = records.read(path, FORMAT, "run record")
             content.setdefault("val_accuracy", None)  # Older ones have none.
             names = {field.name for field in dataclasses.fields(cls)}
             files.check_fields(path, content, names)

@@ -1,18 +1,28 @@
-"""From result files to one row of figures an arm of a cell."""
+"""From runs to one row of figures an arm of a cell."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from keras_hybrid.study.cells import KNOWN
-from keras_hybrid.study.record import LATER, Run
+from keras_hybrid.study.comparison import (
+    Cell,
+    accuracies,
+    arms_of,
+    cell_of,
+    configuration,
+    distinct,
+    finished_runs,
+    group,
+    library_versions,
+)
+from keras_hybrid.study.record import Run
+from keras_hybrid.study.results import check, load_runs
 from keras_hybrid.study.statistics import (
     Interval,
     PairedDifference,
@@ -25,41 +35,21 @@ from keras_hybrid.study.statistics import (
     seconds_to_target,
 )
 
-ROLES = ("baseline", "control", "hybrid")
-CURVES = ("loss", "accuracy", "val_loss", "val_accuracy", "seconds")
-# What the arms of a cell must share.
-_SHARED = (
-    *("batch_size", "images", "augmented"),
-    *(name for name in LATER if name != "callbacks"),
-)
-# The folder of `trace.Trace`s beside the records of a cell.
-TRACES = "traces"
-# Its name in a record's versions.
-LIBRARY = "keras_hybrid"
-COMMAND = "keras-hybrid compare --output"
-
-
-class Cell(NamedTuple):
-    """What one comparison holds fixed.
-
-    Attributes:
-        dataset: Name of the data set.
-        architecture: Name of the architecture.
-        epochs: The budget of epochs.
-        regime: "under-fit", "good-fit" or "over-fit" in the study, else "".
-    """
-
-    dataset: str
-    architecture: str
-    epochs: int
-    regime: str = ""
-
-    def __str__(self) -> str:
-        """The cell as a title."""
-        regime = f" {self.regime}" if self.regime else ""
-        return (
-            f"{self.dataset}{regime}, {self.architecture}, {self.epochs} epochs"
-        )
+__all__ = [
+    "Cell",
+    "Difference",
+    "Row",
+    "accuracies",
+    "arms_of",
+    "cell_of",
+    "check",
+    "configuration",
+    "distinct",
+    "group",
+    "library_versions",
+    "load_runs",
+    "summary",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,88 +147,6 @@ class Row:
     versions: tuple[str, ...]
 
 
-def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
-    """Reads every result file (`*.json`) below a folder.
-
-    Args:
-        folder: Where `keras-hybrid compare --output FOLDER` wrote.
-
-    Returns:
-        `(runs, warnings)`: the runs in the order of their paths, without those
-        that tuned a learning rate (they never read the test split), and one
-        text for each file that was skipped (damaged, of another program, a
-        second file of the same run), for each arm of which the configuration
-        is not the same in all seeds, and for each cell whose arms had not the
-        same images, batch size or labels.
-
-    Raises:
-        ValueError: If there is no run to report; it says which command
-            makes them.
-    """
-    folder = Path(folder)
-    origin: dict[tuple[Any, ...], int] = {}
-    runs: list[Run] = []
-    paths: list[Path] = []
-    warnings: list[str] = []
-    for path in sorted(folder.rglob("*.json")):
-        name = path.relative_to(folder)
-        if path.parent.name == TRACES:
-            continue
-        try:
-            run = Run.load(path)
-            if _is_tuning(run):
-                continue
-            check(run)
-        except (ValueError, TypeError) as error:
-            # Run.load names the whole path, the reader knows the folder.
-            reason = str(error).removeprefix(f"{path}: ")
-            warnings.append(f"{name}: skipped: {reason}")
-            continue
-        key = (*cell_of(run), run.arm, run.seed)
-        if key in origin:
-            first = origin[key]
-            same = distinct(configuration(r) for r in (run, runs[first]))
-            what = "the same run as"
-            if len(same) > 1:
-                what = "another configuration of the run in"
-            warnings.append(f"{name}: skipped: {what} {paths[first]}")
-            continue
-        origin[key] = len(runs)
-        runs.append(run)
-        paths.append(name)
-    if not runs:
-        skipped = "".join(f"\n{text}" for text in warnings)
-        raise ValueError(
-            "`folder` must hold results; this command makes them: "
-            f"{COMMAND} {folder}{skipped}\nReceived: folder={str(folder)!r}"
-        )
-    for (cell, arm), of_arm in group(
-        runs, lambda run: (cell_of(run), run.arm)
-    ).items():
-        if len(distinct(configuration(run) for run in of_arm)) > 1:
-            warnings.append(
-                f"{cell}: the configuration of {arm!r} is not the same in "
-                "all seeds"
-            )
-    for cell, of_cell in group(runs, cell_of).items():
-        for field in _SHARED:
-            values = distinct(
-                {**LATER, **run.configuration}.get(field) for run in of_cell
-            )
-            if len(values) > 1:
-                warnings.append(
-                    f"{cell}: {field} is not the same in all runs, which are "
-                    f"compared nevertheless: {', '.join(map(str, values))}"
-                )
-    return runs, warnings
-
-
-def _is_tuning(run: Run) -> bool:
-    """Whether the run tuned a learning rate, and is not reported."""
-    given = run.configuration
-    return isinstance(given, Mapping) and bool(given.get("is_tuning"))
-
-
 def summary(runs: Sequence[Run]) -> list[Row]:
     """One row for each data set, architecture, epochs and arm.
 
@@ -268,120 +176,6 @@ def summary(runs: Sequence[Run]) -> list[Row]:
     return rows
 
 
-def check(run: Run) -> None:
-    """Checks that a run has what a report needs.
-
-    Raises:
-        ValueError: If it does not; says what is missing.
-    """
-    names = (run.dataset, run.architecture, run.arm)
-    counts = (run.seed, run.epochs, run.steps_per_epoch)
-    problem = None
-    if not all(isinstance(name, str) for name in names):
-        problem = "a name is no text"
-    elif not all(type(count) is int for count in counts):
-        problem = "seed, epochs or steps_per_epoch is no integer"
-    elif run.steps_per_epoch < 1:
-        problem = "steps_per_epoch is below 1"
-    elif not isinstance(run.switch_step, (int, type(None))):
-        problem = "switch_step is no integer"
-    elif not isinstance(run.configuration, Mapping):
-        problem = "configuration is no mapping"
-    elif not isinstance(run.versions, Mapping):
-        problem = "versions is no mapping"
-    elif run.configuration.get("role") not in ROLES:
-        problem = f'configuration["role"] is none of {", ".join(ROLES)}'
-    elif not isinstance(run.configuration.get("label"), str):
-        problem = 'configuration["label"] is no text'
-    elif run.status == "finished":
-        problem = _missing_result(run)
-    if problem is not None:
-        raise ValueError(
-            f"{problem}. Received: arm={run.arm!r}, seed={run.seed!r}"
-        )
-
-
-def cell_of(run: Run) -> Cell:
-    """The cell of a run."""
-    regime = run.configuration.get("regime", "")
-    return Cell(run.dataset, run.architecture, run.epochs, regime)
-
-
-def configuration(run: Run) -> dict[str, Any]:
-    """What was chosen for the arm: the configuration without the command."""
-    return {k: v for k, v in run.configuration.items() if k != "command"}
-
-
-def arms_of(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Arm -> its runs by seed; baselines, controls, hybrids."""
-    arms = group(runs, lambda run: run.arm)
-    return {
-        arm: sorted(of_arm, key=lambda run: run.seed)
-        for arm, of_arm in sorted(
-            arms.items(),
-            key=lambda item: ROLES.index(item[1][0].configuration["role"]),
-        )
-    }
-
-
-def group(
-    runs: Iterable[Run], key: Callable[[Run], Any]
-) -> dict[Any, list[Run]]:
-    """Key -> its runs, keys in the order of their first run."""
-    groups: dict[Any, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
-    return groups
-
-
-def distinct(values: Iterable[Any]) -> list[Any]:
-    """The values without repetition, compared as JSON, in their order."""
-    return list(
-        {
-            json.dumps(value, sort_keys=True, default=str): value
-            for value in values
-        }.values()
-    )
-
-
-def _missing_result(run: Run) -> str | None:
-    """What a finished run lacks, or None."""
-    lengths = {len(run.history.get(name, [])) for name in CURVES}
-    if 0 in lengths or len(lengths) > 1:
-        return f"history has not the same epochs in {', '.join(CURVES)}"
-    if not all(
-        math.isfinite(value)
-        for name in ("accuracy", "val_accuracy", "seconds")
-        for value in run.history[name]
-    ):
-        return "history has an accuracy or time that is not finite"
-    if not isinstance(run.test_accuracy, (int, float)):
-        return "a finished run without test accuracy"
-    return None
-
-
-def accuracies(runs: Iterable[Run]) -> dict[int, float]:
-    """Seed -> test accuracy of the runs that finished."""
-    return {
-        run.seed: run.test_accuracy
-        for run in _finished(runs)
-        if run.test_accuracy is not None
-    }
-
-
-def library_versions(runs: Iterable[Run]) -> tuple[str, ...]:
-    """Versions of keras_hybrid that made the runs, in their order."""
-    return tuple(
-        version
-        for version in distinct(run.versions.get(LIBRARY) for run in runs)
-        if version is not None
-    )
-
-
-def _finished(runs: Iterable[Run]) -> list[Run]:
-    return [run for run in runs if run.status == "finished"]
-
-
 def _best(arms: dict[str, list[Run]], role: str) -> str | None:
     """The arm of the role with the best final validation accuracy."""
     final = {
@@ -389,7 +183,7 @@ def _best(arms: dict[str, list[Run]], role: str) -> str | None:
         for arm, runs in arms.items()
         if runs[0].configuration["role"] == role
         and runs[0].configuration.get("share", 1) == 1
-        and (last := _final(_finished(runs))) is not None
+        and (last := _final(finished_runs(runs))) is not None
     }
     return max(final, key=final.__getitem__, default=None)
 
@@ -415,7 +209,7 @@ def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
     arms = arms_of(of_cell)
     baseline = _best(arms, "baseline")
     control = _best(arms, "control")
-    target = None if baseline is None else _final(_finished(arms[baseline]))
+    target = None if baseline is None else _final(finished_runs(arms[baseline]))
     rows = [
         _row(
             cell,
@@ -445,7 +239,7 @@ def _row(
     control: str | None,
 ) -> Row:
     runs = arms[arm]
-    finished = _finished(runs)
+    finished = finished_runs(runs)
     role = runs[0].configuration["role"]
     epochs, seconds = [], []
     if target is not None:

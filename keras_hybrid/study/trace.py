@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.study import datasets
 from keras_hybrid.study.arms import Arm
-from keras_hybrid.study.protocol import Trainer
+from keras_hybrid.study.trainer import Trainer
 
 FORMAT = 1
-
-
+# The folder of traces beside the runs of a cell.
+TRACES = "traces"
 UPDATES = 1000
 
 
@@ -52,12 +52,12 @@ class Trace(NamedTuple):
 
     @classmethod
     def load(cls, path: Path) -> Trace:
-        """Reads it.
+        """Reads it, from its file or from a table above it.
 
         Raises:
-            ValueError: If the file is no complete trace.
+            ValueError: If it is no complete trace.
         """
-        content = files.read_json(path, FORMAT, "trace")
+        content = records.read(path, FORMAT, "trace")
         files.check_fields(path, content, set(cls._fields))
         return cls(**files.history_of(path, content))
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid.recipes import Plan
 
 FORMAT = 1
@@ -206,9 +206,11 @@ def load(folder: Path | str) -> Search:
     settings = files.read_json(path, FORMAT, "search")
     read = {name: settings[name] for name in SETTINGS & set(settings)}
     files.check_fields(path, read, SETTINGS)
+    parts = {path.parent for path in records.below(folder)}
     trials = [
         trial
-        for part in sorted(folder.glob("trial_*"))
+        for part in sorted(parts)
+        if part.parent == folder and part.name.startswith("trial_")
         if (trial := _load_trial(part, part.name.removeprefix("trial_")))
     ]
     references = {
@@ -220,7 +222,8 @@ def load(folder: Path | str) -> Search:
 
 
 def _load_trial(folder: Path, name: str) -> Trial | None:
-    paths = sorted(folder.glob("seed-*.json"), key=lambda p: (len(p.name), p))
+    paths = records.in_folder(folder, "seed-*.json")
+    paths.sort(key=lambda path: (len(path.name), path))
     read = [read_run(path) for path in paths]
     if not read:
         return None
@@ -254,7 +257,7 @@ def read_run(path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
     Raises:
         ValueError: If the file is damaged.
     """
-    content = files.read_json(path, FORMAT, "training of a trial")
+    content = records.read(path, FORMAT, "training of a trial")
     names = {"plan", "hyperparameters", "epochs", *Trained._fields}
     files.check_fields(path, content, names)
     if content["status"] not in STATUSES:

@@ -10,10 +10,12 @@ import pytest
 from images import tiny_data
 
 from keras_hybrid import cli
+from keras_hybrid._support import records
 from keras_hybrid.callbacks import snapshot
 from keras_hybrid.reports import study
 from keras_hybrid.study import architectures, arms, datasets, protocol
 from keras_hybrid.study.record import DamagedRecord, Run
+from keras_hybrid.study.trainer import loss
 
 
 @pytest.fixture
@@ -107,9 +109,9 @@ def test_smoothed_labels_are_of_szegedy_and_others():
     logs -= np.log(np.exp(logs).sum(1, keepdims=True))
     for smoothing in (0.0, 0.1, 0.5):
         target = (1 - smoothing) * np.eye(3)[labels] + smoothing / 3
-        loss = protocol._loss(3, smoothing)(labels, logits)
+        found = loss(3, smoothing)(labels, logits)
         np.testing.assert_allclose(
-            np.mean(loss), -(target * logs).sum(1).mean(), rtol=1e-6
+            np.mean(found), -(target * logs).sum(1).mean(), rtol=1e-6
         )
 
 
@@ -141,6 +143,9 @@ def test_runs_of_another_configuration_are_not_reused(tmp_path):
     data, arm = tiny_data(), protocol.ARMS["adam"]
     protocol.train(data, "linear", arm, 0, 2, tmp_path, 16)
     with pytest.raises(ValueError, match="another configuration.*--output"):
+        protocol.train(data, "linear", arm, 0, 2, tmp_path, 32)
+    records.pack(tmp_path)
+    with pytest.raises(ValueError, match="--output, or `keras-hybrid pack --u"):
         protocol.train(data, "linear", arm, 0, 2, tmp_path, 32)
 
 
@@ -289,7 +294,9 @@ def test_truncated_snapshot_is_named(tmp_path):
 # ---- Command line -----------------------------------------------------------
 
 
-def test_command_line_compares_reports_and_resumes(tiny, tmp_path, capsys):
+def test_command_line_compares_reports_and_resumes(
+    tiny, tmp_path, monkeypatch, capsys
+):
     arguments = [
         "compare",
         *("--architecture", "linear", "--epochs", "2", "--seeds", "1"),
@@ -301,12 +308,16 @@ def test_command_line_compares_reports_and_resumes(tiny, tmp_path, capsys):
     assert (tmp_path / "out" / "report.html").exists()
     assert "report.html" in out
     assert "hybrid, seed 0: test accuracy" in out
-    records = sorted((tmp_path / "out").rglob("*.json"))
-    assert len(records) == 4
-    times = [p.stat().st_mtime_ns for p in records]
+    found = sorted((tmp_path / "out").rglob("*.json"))
+    assert len(found) == 4
+    times = [p.stat().st_mtime_ns for p in found]
     assert cli.main(arguments) == 0
-    assert [p.stat().st_mtime_ns for p in records] == times
+    assert [p.stat().st_mtime_ns for p in found] == times
     assert cli.main(["report", str(tmp_path / "out")]) == 0
+    assert cli.main(["pack", str(tmp_path / "out")]) == 0
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("fit"))
+    assert cli.main(arguments) == 0
+    assert not list((tmp_path / "out").rglob("*.json"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from images import tiny_data
 from small import ROOT
 
 from keras_hybrid import HybridOptimizer, TrainUntilDone, cli
-from keras_hybrid._support import files, processes
+from keras_hybrid._support import files, processes, records
 from keras_hybrid.reports import contrasts, glance, study
 from keras_hybrid.reports.glance import not_worse
 from keras_hybrid.study import (
@@ -22,12 +22,12 @@ from keras_hybrid.study import (
     campaign,
     cells,
     datasets,
-    protocol,
     trace,
     tuning,
 )
-from keras_hybrid.study.protocol import Trainer
 from keras_hybrid.study.record import Run
+from keras_hybrid.study.runs import with_defaults
+from keras_hybrid.study.trainer import Trainer, serialized
 
 BUDGET = arms.Budget(10, 20)
 EVERY_ARM = campaign.known_arms()
@@ -90,7 +90,7 @@ def test_every_arm_can_be_made_and_has_its_control(name):
 def test_arms_mean_what_their_records_say(folder):
     """Whatever the library's defaults have become since."""
     root = ROOT / "results" / folder
-    paths = sorted((root / "mnist-under-fit").glob("*-seed0.json"))
+    paths = records.in_folder(root / "mnist-under-fit", "*-seed0.json")
     assert paths
     for path in paths:
         run = Run.load(path)
@@ -99,8 +99,8 @@ def test_arms_mean_what_their_records_say(folder):
             arm.budget(run.epochs, run.steps_per_epoch),
             told["tuned_learning_rate"],
         )
-        recorded = protocol._with_defaults(told)["optimizer"]
-        assert protocol._serialized(made) == recorded, run.arm
+        recorded = with_defaults(told)["optimizer"]
+        assert serialized(made) == recorded, run.arm
         assert (trigger is None) == (told["trigger"] is None)
         assert (arm.label, arm.role, arm.share, arm.control) == (
             *(told["label"], told["role"], told["share"], told["control"]),
@@ -294,6 +294,31 @@ def test_a_study_tunes_then_trains_every_seed(finished):
 def test_a_finished_study_repeats_nothing(tiny, finished, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("fit"))
     campaign.run(plan(finished))
+
+
+def test_a_packed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
+    """From its table, and from files that came after it."""
+    folder = tmp_path / "study"
+    shutil.copytree(finished, folder)
+    late = folder / CELL.name / "hybrid-seed1.json"
+    kept = late.read_bytes()
+    late.unlink()
+    records.pack(folder)
+    whole = plan(folder)
+    assert (whole.waiting(), plan(finished).waiting()) == (1, 0)
+    assert whole.finished_runs() == plan(finished).finished_runs() - 1
+    told = []
+    campaign.run(whole, lambda cell, run: told.append(run))
+    # The rest of its piece is read, the test split included.
+    assert (whole.waiting(), late.exists()) == (0, True)
+    assert [p.name for p in folder.rglob("*.json")] == [late.name]
+    late.write_bytes(kept)
+    monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("fit"))
+    campaign.run(whole)
+    assert records.pack(folder).added == 1
+    campaign.run(whole)
+    ours, theirs = study.load_runs(folder), study.load_runs(finished)
+    assert ours == theirs
 
 
 def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):

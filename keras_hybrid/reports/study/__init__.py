@@ -25,8 +25,8 @@ from keras_hybrid.reports.texts import (
     p_text,
 )
 from keras_hybrid.study.record import Run
+from keras_hybrid.study.results import load_runs, load_traces
 from keras_hybrid.study.summary import (
-    TRACES,
     Cell,
     Row,
     arms_of,
@@ -34,7 +34,6 @@ from keras_hybrid.study.summary import (
     configuration,
     distinct,
     group,
-    load_runs,
     summary,
 )
 from keras_hybrid.study.trace import Trace
@@ -131,24 +130,6 @@ def markdown_glance(table: glance.Table) -> str:
         for label, entries in table.rows.items()
     ]
     return texts.markdown_lines([table.title, *table.cells], rows) + "\n"
-
-
-def load_traces(folder: Path | str) -> tuple[dict[Cell, Trace], list[str]]:
-    """Reads the traces of the projection that lie beside the records.
-
-    Returns:
-        `(traces, warnings)`: one a cell, and a text for each file that was
-        skipped.
-    """
-    traces, warnings = {}, []
-    for path in sorted(Path(folder).rglob(f"{TRACES}/*.json")):
-        try:
-            trace = Trace.load(path)
-            records = path.parent.parent.glob("*-seed*.json")
-            traces[cell_of(Run.load(min(records)))] = trace
-        except ValueError as error:
-            warnings.append(f"{path.relative_to(folder)}: skipped: {error}")
-    return traces, warnings
 
 
 def write_html(

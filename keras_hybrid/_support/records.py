@@ -1,0 +1,286 @@
+"""A folder's records: JSON files, and the tables that such files were put in.
+
+`FOLDER/runs.parquet` stands for JSON files below FOLDER, each a row under its
+path. Whoever looks for a record asks here and need not know where it is. A
+file comes before the row of its path: a record that is being packed is in one
+of them at any time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import functools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from keras_hybrid._support import files, tables
+
+# Table -> fields by which its records are told from those of the others.
+TABLES = {
+    "runs": {"dataset", "architecture", "arm", "history"},
+    "traces": {"gamma", "projection", "sgd_fraction"},
+    "curves": {"ceiling", "switches", "history"},
+    "trainings": {"plan", "hyperparameters", "history"},
+    "trials": {"trial_id", "hyperparameters", "metrics"},
+}
+# How far below its table a path may be: NAME/references/adam/seed-0.json.
+_LEVELS = 4
+
+
+class Packed(NamedTuple):
+    """What `pack` did.
+
+    Attributes:
+        tables: Table -> how many records it holds now.
+        added: How many of them came from files, or another folder's tables.
+        left: Files that are no record of any table, and stay as they are.
+    """
+
+    tables: dict[str, int]
+    added: int
+    left: list[str]
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a record of that path, in a file or in a table."""
+    return path.exists() or table_of(path) is not None
+
+
+def read(path: Path, expected_format: int, what: str) -> dict[str, Any]:
+    """Reads a record as `files.read_json` does, from a file or from a table.
+
+    Raises:
+        ValueError: If it is nowhere, unreadable or of another format.
+    """
+    try:
+        return files.read_json(path, expected_format, what)
+    except ValueError:
+        place = None if path.exists() else table_of(path)
+        if place is None:
+            raise
+    record = _table(place)[_name(path, place)]
+    return files.of_format(path, record, expected_format, what)
+
+
+def below(folder: Path) -> list[Path]:
+    """Returns the paths of all records below a folder, in their order."""
+    found = set(folder.rglob("*.json"))
+    for place in _tables_below(folder):
+        found |= {place.parent / name for name in _table(place)}
+    for place in _tables_above(folder / "_"):
+        start = f"{_name(folder, place)}/"
+        found |= {
+            place.parent / name
+            for name in _table(place)
+            if name.startswith(start)
+        }
+    return sorted(found)
+
+
+def in_folder(folder: Path, pattern: str) -> list[Path]:
+    """Returns the paths of the records in a folder itself, by their names."""
+    return [
+        path
+        for path in below(folder)
+        if path.parent == folder and fnmatch.fnmatch(path.name, pattern)
+    ]
+
+
+def by_table(
+    folder: Path,
+) -> tuple[dict[str, dict[str, dict[str, Any]]], list[str]]:
+    """Reads a folder: table -> path -> record, and the files of no table."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    left = []
+    for path in below(folder):
+        name = path.relative_to(folder).as_posix()
+        record = _content(path)
+        table = kind_of(record)
+        if table is None:
+            left.append(name)
+        else:
+            found.setdefault(table, {})[name] = record
+    return found, left
+
+
+def kind_of(record: Any) -> str | None:
+    """Returns the table that a record belongs to, or None."""
+    if not isinstance(record, dict):
+        return None
+    fields = set(record)
+    return next((t for t, needed in TABLES.items() if needed <= fields), None)
+
+
+def table_of(path: Path) -> Path | None:
+    """Returns the table that has the row of a path, or None."""
+    for place in _tables_above(path):
+        if _name(path, place) in _table(place):
+            return place
+    return None
+
+
+def pack(folder: Path, source: Path | None = None) -> Packed:
+    """Puts records into the tables of a folder, and removes their files.
+
+    A kill leaves every record in a file or in a table, or in both, which is
+    as good: the same call goes on.
+
+    Args:
+        folder: Its tables are written.
+        source: Where the records are, in files or tables; it is left as it is.
+            None (default): the files of `folder`, which are removed once the
+            table has been read back from the disk.
+
+    Raises:
+        ValueError: If another process works in the folder, or if a record is
+            not the one that the table has already; the message says what to do.
+    """
+    given = folder if source is None else source
+    if not below(given):
+        name = "folder" if source is None else "source"
+        raise ValueError(
+            f"`{name}` must hold records, or tables of them. Received: "
+            f"{name}={str(given)!r}"
+        )
+    with files.locked(folder, folder.rglob("*.lock")):
+        fresh, left = by_table(given)
+        added = 0
+        for name, records in fresh.items():
+            added += _add(folder / f"{name}.parquet", records)
+        if source is None:
+            _remove([folder / path for r in fresh.values() for path in r])
+        counts = {
+            name: len(_table(path))
+            for name in TABLES
+            if (path := folder / f"{name}.parquet").exists()
+        }
+    return Packed(counts, added, left)
+
+
+def unpack(folder: Path) -> int:
+    """Writes the records of a folder's tables as files; removes the tables.
+
+    Returns:
+        How many files there are for it.
+
+    Raises:
+        ValueError: If there is no table, or another process works there.
+    """
+    packed = _tables_below(folder)
+    if not packed:
+        raise ValueError(
+            "`folder` must hold tables of records. Received: folder="
+            f"{str(folder)!r}"
+        )
+    with files.locked(folder, folder.rglob("*.lock")):
+        count = restore(folder)
+        for place in packed:
+            place.unlink()
+    return count
+
+
+def restore(folder: Path) -> int:
+    """Writes those records below a folder as files that are none; counts all.
+
+    The tables stay: a search, for one, goes on from files alone.
+    """
+    paths = below(folder)
+    for path in paths:
+        place = None if path.exists() else table_of(path)
+        if place is not None:
+            files.write_json(path, _table(place)[_name(path, place)])
+    return len(paths)
+
+
+def _content(path: Path) -> Any:
+    """What a file or a row holds; None where that is unreadable."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        return json.loads(path.read_text(encoding="utf-8"))
+    place = None if path.exists() else table_of(path)
+    return None if place is None else _table(place)[_name(path, place)]
+
+
+def _add(path: Path, records: dict[str, dict[str, Any]]) -> int:
+    """Adds records to a table; returns how many it did not have."""
+    old = dict(_records(path)) if path.exists() else {}
+    if path.exists() and not old:
+        raise ValueError(
+            f"{path} is no table of records: move it, or name another folder. "
+            f"Received: folder={str(path.parent)!r}"
+        )
+    differing = [
+        name
+        for name in records.keys() & old.keys()
+        if tables.text(records[name]) != tables.text(old[name])
+    ]
+    if differing:
+        named = ", ".join(sorted(differing)[:3])
+        raise ValueError(
+            f"{path} has another record of {len(differing)} paths ({named}, "
+            "...): remove these files, or take the table apart with "
+            f"`keras-hybrid pack --undo {path.parent}` and keep those that are "
+            f"wanted. Received: folder={str(path.parent)!r}"
+        )
+    new = {**old, **records}
+    if len(new) == len(old):
+        return 0
+    tables.write(path, new)
+    written = dict(_records(path))
+    if {k: tables.text(v) for k, v in written.items()} != {
+        k: tables.text(v) for k, v in new.items()
+    }:
+        raise ValueError(
+            f"{path} does not hold what was written to it: look at the disk. "
+            f"The files are kept. Received: folder={str(path.parent)!r}"
+        )
+    return len(new) - len(old)
+
+
+def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    table = tables.Table(path)
+    return ((name, table[name]) for name in table)
+
+
+def _remove(paths: list[Path]) -> None:
+    """Removes files, and the folders that nothing is left in."""
+    for path in paths:
+        path.unlink(missing_ok=True)
+    parents = {parent for path in paths for parent in path.parents[:_LEVELS]}
+    for folder in sorted(parents, reverse=True):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def _tables_above(path: Path) -> Iterator[Path]:
+    for parent in list(path.parents)[:_LEVELS]:
+        for name in TABLES:
+            place = parent / f"{name}.parquet"
+            if place.exists():
+                yield place
+
+
+def _tables_below(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*.parquet")
+        if path.stem in TABLES and len(_table(path))
+    )
+
+
+def _name(path: Path, table: Path) -> str:
+    return path.relative_to(table.parent).as_posix()
+
+
+def _table(path: Path) -> tables.Table:
+    """A table as it is now; read again only where it has changed."""
+    status = path.stat()
+    return _read(path, status.st_mtime_ns, status.st_size)
+
+
+# A study and its variants; each is some ten megabytes.
+@functools.lru_cache(maxsize=8)
+def _read(path: Path, changed: int, size: int) -> tables.Table:
+    return tables.Table(path)
