@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from keras_hybrid.study import packing
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
@@ -56,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--train-size",
         type=int,
-        default=None,
         help="number of training images (default: all)",
     )
     tune.add_argument(
@@ -74,7 +75,6 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument(
         "--max-trials",
         type=int,
-        default=None,
         help="trials at most (default: the whole grid, else 10)",
     )
     tune.add_argument(
@@ -133,24 +133,7 @@ def _parser() -> argparse.ArgumentParser:
         help="make the report from a folder of records, or of a search, again",
     )
     report.add_argument("folder", type=Path, help="folder of the records")
-    pack = commands.add_parser(
-        "pack",
-        help="put the records of a folder into tables that pandas opens; every "
-        "command goes on from them",
-    )
-    pack.add_argument("folder", type=Path, help="folder of the tables")
-    which = pack.add_mutually_exclusive_group()
-    which.add_argument(
-        "--source",
-        type=Path,
-        default=None,
-        help="another folder of records to add, which is left as it is",
-    )
-    which.add_argument(
-        "--undo",
-        action="store_true",
-        help="make files of the tables again",
-    )
+    packing.add_to(commands)
     return parser
 
 
@@ -187,20 +170,17 @@ def _add_data_dir(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given)
     try:
         if options.command == "compare":
             _compare(options)
         elif options.command == "tune":
-            _tune(
-                options, list(sys.argv[1:] if arguments is None else arguments)
-            )
+            _tune(options, given)
         elif options.command == "study":
-            _study(
-                options, list(sys.argv[1:] if arguments is None else arguments)
-            )
+            _study(options, given)
         elif options.command == "pack":
-            _pack(options)
+            packing.run(options, given)
         else:
             _report(options.folder)
     except ValueError as error:
@@ -433,24 +413,6 @@ def _report_search(folder: Path) -> None:
     page = folder / "search.html"
     search.write_html(found, page, recipe)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
-
-
-def _pack(options: argparse.Namespace) -> None:
-    from rich.console import Console
-
-    from keras_hybrid._support import records
-
-    console = Console(soft_wrap=True, markup=False)
-    if options.undo:
-        console.print(f"{records.unpack(options.folder)} files")
-        return
-    packed = records.pack(options.folder, options.source)
-    for name in packed.left:
-        console.print(f"left as it is: {name}")
-    for table, count in packed.tables.items():
-        path = options.folder / f"{table}.parquet"
-        console.print(f'{count} rows: pandas.read_parquet("{path}")')
-    console.print(f"{packed.added} records added")
 
 
 def _report(folder: Path) -> None:

@@ -54,9 +54,6 @@ LONGER = {
         68,
         "numbers, words and page of a search in one file",
     ),
-    "study.protocol": (522, "a run from its data to its record"),
-    "study.protocol.train_to": (84, "a run from its data to its record"),
-    "study.summary": (535, "all tables of a study in one file"),
     "tuning.forked": (734, "queue, training and record of a search in one"),
     "tuning.forked.ForkedTuner": (
         607,
