@@ -195,7 +195,6 @@ def _draw_level(
             xycoords=("axes fraction", "data"),
             va="center",
             fontsize=9,
-            color=color,
         )
         return
     is_high = height > limits[0] + 0.85 * (limits[1] - limits[0])
@@ -206,7 +205,6 @@ def _draw_level(
         textcoords="offset points",
         va="top" if is_high else "bottom",
         fontsize=9,
-        color=color,
         zorder=1,
     )
 
