@@ -1,0 +1,101 @@
+"""Which cool-down: curves and shares from the same switch.
+
+    nice -n 19 python benchmarks/cooldowns.py [--cells mnist-under-fit,...]
+        [--seeds 100] [--epoch 6]
+
+A constant phase a cell and seed, Adam at 1e-3, and from the end of one epoch
+a tail for each curve and each share of the epochs so far. Writes one JSON a run
+in results/cooldowns; what is there is not trained again. Prints the final
+accuracies, and their mean over the runs.
+"""
+
+import argparse
+import itertools
+import statistics
+from pathlib import Path
+
+from keras_hybrid import HybridOptimizer
+from keras_hybrid._support import files
+from keras_hybrid._support.versions import versions
+from keras_hybrid.study import cells, tails
+from keras_hybrid.transitions import COOLDOWN_CURVES, Cooldown
+
+FORMAT = 1
+FOLDER = Path(__file__).parents[1] / "results" / "cooldowns"
+SHARES = (0.2, 0.33, 0.5, 1.0)
+LEARNING_RATE = 1e-3
+
+
+def measure(cell, data, seed, epoch):
+    """Trains to the end of an epoch, and every tail from there."""
+    # With a cool-down from the start: its state is then there.
+    optimizer = HybridOptimizer(LEARNING_RATE, cooldown=Cooldown(share=1.0))
+    training = tails.Training(cell, data, seed, optimizer)
+    for _ in range(epoch):
+        training.train_epoch()
+    return {
+        "cell": cell.name,
+        "seed": seed,
+        "epoch": epoch,
+        "learning_rate": LEARNING_RATE,
+        "before": {s: training.scores(s)["accuracy"] for s in ("val", "test")},
+        "tails": [
+            {
+                "curve": curve,
+                "share": share,
+                "accuracy": training.tail(Cooldown(curve, share=share)),
+            }
+            for curve, share in itertools.product(COOLDOWN_CURVES, SHARES)
+        ],
+        "versions": versions(),
+    }
+
+
+def table(records, kind):
+    """A line a curve and run, then a curve's mean; a column a share."""
+    lines = [["run", "curve", *(f"share {share:g}" for share in SHARES)]]
+    lines.append(["---"] * len(lines[0]))
+    of_curve = {curve: [] for curve in COOLDOWN_CURVES}
+    for record in records:
+        found = {
+            (tail["curve"], tail["share"]): 100 * tail["accuracy"][kind]
+            for tail in record["tails"]
+        }
+        name = f"{record['cell']}, epoch {record['epoch']}"
+        for curve, rows in of_curve.items():
+            rows.append([found[curve, share] for share in SHARES])
+            texts = [f"{x:.2f}" for x in rows[-1]]
+            lines.append([f"{name}, seed {record['seed']}", curve, *texts])
+    for curve, rows in of_curve.items():
+        means = map(statistics.fmean, zip(*rows, strict=True))
+        lines.append(["mean", curve, *(f"{x:.2f}" for x in means)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cells", default="mnist-over-fit,mnist-under-fit")
+    parser.add_argument("--seeds", default="100")
+    parser.add_argument("--epoch", type=int, default=6)
+    parser.add_argument("--data-dir", default=None)
+    parser.add_argument("--output", type=Path, default=FOLDER)
+    options = parser.parse_args()
+    records = []
+    for name in options.cells.split(","):
+        cell = cells.CEILINGS[name]
+        for seed in map(int, options.seeds.split(",")):
+            path = options.output / f"{name}-epoch{options.epoch}-seed{seed}"
+            path = path.with_suffix(".json")
+            if not path.exists():
+                data = cell.load(options.data_dir)
+                record = measure(cell, data, seed, options.epoch)
+                files.write_json(path, {"format": FORMAT, **record})
+            records.append(files.read_json(path, FORMAT, "cool-down record"))
+            print(path.name, flush=True)
+    for kind in ("val", "test"):
+        print(f"\nFinal accuracy, {kind}, %\n\n{table(records, kind)}")
+
+
+if __name__ == "__main__":
+    main()
