@@ -1,7 +1,7 @@
 """Where each trigger would have switched, and what that costs.
 
     nice -n 19 python benchmarks/regret.py [--cells mnist-under-fit,...]
-        [--seeds 100,101] [--watch]
+        [--seeds 100,101] [--watch] [--figure FILE] [--page FILE]
 
 A constant phase a cell and seed, Adam at 1e-3, and a cool-down (half of the
 epochs so far) from the ends of its epochs. The ceiling is twice the epochs that
@@ -10,13 +10,17 @@ the study's cosine gets. Writes one JSON a run in results/regret, which
 trained again. `--watch` adds to records that lack it when step triggers
 would have fired: their constant phase again. Prints the regret of each rule:
 the best point of the curve minus where it landed, in points of accuracy.
+`--figure docs/regret.svg` draws the curves into that file, and
+`--page regret.html` makes a page with every rule.
 """
 
 import argparse
 import functools
 from pathlib import Path
 
-from keras_hybrid._support import records
+from keras_hybrid._support import files, records
+from keras_hybrid.reports import figures
+from keras_hybrid.reports import regret as pictures
 from keras_hybrid.study import cells, curves, regret
 
 FOLDER = Path(__file__).parents[1] / "results" / "regret"
@@ -28,9 +32,12 @@ def main() -> None:
     parser.add_argument("--cells", default=",".join(cells.CEILINGS))
     parser.add_argument("--seeds", default="100,101")
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--figure", type=Path, default=None)
+    parser.add_argument("--page", type=Path, default=None)
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args()
+    names = curves.STEP_TRIGGERS.keys()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     of_cell: dict[str, list[curves.Curve]] = {}
     for name in options.cells.split(","):
@@ -45,7 +52,7 @@ def main() -> None:
                     cell, load(), seed, ceiling, curves.grid(latest)
                 ).save(path)
             curve = curves.Curve.load(path)
-            if options.watch and curve.fired.keys() != curves.STEP_TRIGGERS:
+            if options.watch and curve.fired.keys() != names:
                 curve = curves.watch_again(curve, cell, load())
                 curve.save(path)
             of_cell.setdefault(name, []).append(curve)
@@ -55,8 +62,14 @@ def main() -> None:
         print(regret.markdown(of_cell, kind))
         watched = regret.watched(of_cell)
         if watched:
-            print(f"\nOf step triggers, with default arguments, {kind}\n")
+            print(f"\nOf step triggers, {kind}\n")
             print(regret.markdown(watched, kind, regret.STEP_RULES))
+    if options.figure is not None:
+        with files.atomically(options.figure) as partial:
+            svg = pictures.draw(of_cell, columns=2)
+            partial.write_text(figures.document(svg), encoding="utf-8")
+    if options.page is not None:
+        pictures.write_html(of_cell, options.page)
 
 
 if __name__ == "__main__":
