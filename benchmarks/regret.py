@@ -37,6 +37,7 @@ def main() -> None:
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args()
+    names = curves.STEP_TRIGGERS.keys()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     of_cell: dict[str, list[curves.Curve]] = {}
     for name in options.cells.split(","):
@@ -51,7 +52,7 @@ def main() -> None:
                     cell, load(), seed, ceiling, curves.grid(latest)
                 ).save(path)
             curve = curves.Curve.load(path)
-            if options.watch and curve.fired.keys() != curves.STEP_TRIGGERS:
+            if options.watch and curve.fired.keys() != names:
                 curve = curves.watch_again(curve, cell, load())
                 curve.save(path)
             of_cell.setdefault(name, []).append(curve)
