@@ -19,6 +19,16 @@ def received(**arguments):
     return "Received: " + ", ".join(f"{k}={v!r}" for k, v in arguments.items())
 
 
+def slow_but(quick, names):
+    """The names for parametrize, all marked as slow but the quick ones."""
+    names, quick = list(names), set(quick)
+    assert quick <= set(names), quick - set(names)
+    return [
+        name if name in quick else pytest.param(name, marks=pytest.mark.slow)
+        for name in names
+    ]
+
+
 # ---- A small model and its data ---------------------------------------------
 
 STEPS = 24

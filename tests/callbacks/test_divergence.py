@@ -15,6 +15,7 @@ from small import ROOT
 from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
 from keras_hybrid import callbacks as callbacks_module
 from keras_hybrid.callbacks import Diverged, hybrid_optimizer
+from keras_hybrid.callbacks.losses import LossWindow
 from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import AtEpoch, AtStep
 
@@ -276,19 +277,19 @@ def test_factor_none_finds_only_what_is_not_finite():
 
 
 def test_losses_add_up_to_what_is_unusual():
-    callback = guard(factor=3.0, snapshot_every=50)
-    callback._usual = 0.5
+    window = LossWindow(factor=3.0, length=50)
+    window.usual = 0.5
     # 3 * 0.5 * 50 = 75 is allowed.
-    assert callback._cause(70.0, 1) is None
-    assert callback._cause(1.0, 5) is None
-    assert callback._cause(0.5, 1) == "loss 0.5, usually 0.5"
-    callback._start_window()
+    assert window.add(70.0, 1) is None
+    assert window.add(1.0, 5) is None
+    assert window.add(0.5, 1) == "loss 0.5, usually 0.5"
+    window.begin()
     # 60 batches of one execution may have 90.
-    assert callback._cause(1.5, 60) is None
-    assert callback._cause(NAN, 1) == "loss nan"
-    callback._start_window()
-    callback._usual = -0.5  # No measure.
-    assert callback._cause(1e9, 1) is None
+    assert window.add(1.5, 60) is None
+    assert window.add(NAN, 1) == "loss nan"
+    window.begin()
+    window.usual = -0.5  # No measure.
+    assert window.add(1e9, 1) is None
 
 
 @pytest.mark.parametrize(

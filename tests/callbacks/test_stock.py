@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 import pytest
-from small import AtBatch, largest_difference, train
+from small import AtBatch, largest_difference, slow_but, train
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.triggers import AtStep
 
 
-@pytest.mark.parametrize("phase", ["adam", "sgd"])
+@pytest.mark.parametrize("phase", slow_but({"sgd"}, ["adam", "sgd"]))
 def test_learning_rate_callbacks_act_in_both_phases(phase):
     def optimizer():
         options = (

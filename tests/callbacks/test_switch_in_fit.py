@@ -102,7 +102,7 @@ class TracedTrigger(StepTrigger):
     ("transition", "jit", "model_jit"),
     [
         (Blend(5, path="geometric"), False, False),
-        (Hard(), "auto", False),
+        pytest.param(Hard(), "auto", False, marks=pytest.mark.slow),
         (Hard(), "auto", True),
     ],
     ids=["blend", "xla_optimizer", "xla_model"],

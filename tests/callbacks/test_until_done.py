@@ -132,7 +132,9 @@ def test_it_adds_nothing_to_the_updates():
 
 
 @pytest.mark.parametrize("trigger", [AtStep(19), AtEpoch(2) | NEVER, NEVER])
-@pytest.mark.parametrize("steps_per_execution", [1, 3])
+@pytest.mark.parametrize(
+    "steps_per_execution", [1, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_the_length_is_the_share(trigger, steps_per_execution):
     model = new_model(steps_per_execution=steps_per_execution)
     fit(model, TrainUntilDone(trigger, share=0.5, verbose=0), epochs=6)

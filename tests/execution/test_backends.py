@@ -58,6 +58,7 @@ def check(backend, folder, cases, marks, flags=""):
     assert " passed" in process.stdout
 
 
+@pytest.mark.slow
 @BACKENDS
 def test_the_rules_run_unchanged(backend, tmp_path):
     # Compiles faster.

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import slow_but
 
 from keras_hybrid import HybridOptimizer, presets, rules, scales
 from keras_hybrid.execution import blocks, functions, kernels
@@ -103,18 +104,8 @@ def way(monkeypatch):
     return choose
 
 
-# Each compiles for seconds: the others run with the slow tests.
-SOME = {"amsgrad", "blend", "switched"}
-
-
-def some_slow(names, fast):
-    return [
-        name if name in fast else pytest.param(name, marks=pytest.mark.slow)
-        for name in names
-    ]
-
-
-@pytest.mark.parametrize("name", some_slow(CONFIGURATIONS, SOME))
+# Each compiles for seconds.
+@pytest.mark.parametrize("name", slow_but({"switched"}, CONFIGURATIONS))
 def test_every_way_gives_the_same_numbers(name, way):
     options = CONFIGURATIONS[name]
     way("cluster")
@@ -130,9 +121,8 @@ def test_every_way_gives_the_same_numbers(name, way):
         assert_close(run(HybridOptimizer(0.01, **options)), plain, tolerance)
 
 
-@pytest.mark.parametrize(
-    "dtype", some_slow(("float64", "bfloat16", "float16"), {"float64"})
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "float16"])
 def test_every_way_in_every_precision(dtype, way):
     options = {"trigger": AtStep(3)}
     plain = run(HybridOptimizer(0.01, jit_compile=False, **options), dtype)
@@ -144,14 +134,12 @@ def test_every_way_in_every_precision(dtype, way):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
         lambda jit: presets.AdaBound(jit_compile=jit),
-        pytest.param(
-            lambda jit: presets.RMSpropWarmup(3, jit_compile=jit),
-            marks=pytest.mark.slow,
-        ),
+        lambda jit: presets.RMSpropWarmup(3, jit_compile=jit),
     ],
     ids=["AdaBound", "RMSpropWarmup"],
 )
@@ -271,9 +259,14 @@ def test_a_function_serves_every_model_of_its_shapes(way):
     ]
 
 
-def test_functions_hold_on_to_no_model(way):
+@pytest.mark.parametrize(
+    "scale",
+    ["slots", pytest.param(scales.Projection(), marks=pytest.mark.slow)],
+    ids=["slots", "projection"],
+)
+def test_functions_hold_on_to_no_model(scale, way):
     way("block")
-    optimizer = HybridOptimizer(0.01, sgd_scale=scales.Projection())
+    optimizer = HybridOptimizer(0.01, sgd_scale=scale)
     run(optimizer)
     alive = weakref.ref(optimizer)
     del optimizer
@@ -291,9 +284,8 @@ def test_the_functions_are_bounded(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    some_slow(
-        ("adam", "amsgrad", "decay", "blend", "sgd", "switched"),
-        {"amsgrad", "blend", "sgd"},
+    slow_but(
+        {"blend"}, ("adam", "amsgrad", "decay", "blend", "sgd", "switched")
     ),
 )
 def test_nothing_is_copied(name, way, monkeypatch):

@@ -15,7 +15,7 @@ import pytest
 from small import ROOT
 
 SCRIPT = Path(__file__).with_name("devices.py")
-SECONDS = 200
+SECONDS = 400
 
 
 @contextlib.contextmanager
@@ -56,15 +56,12 @@ def result_of(process):
 # decides. After revert() the trigger starts anew, and as n = 3 is past it
 # fires at once.
 DECIDED = range(3, 10)
-USUAL = {
-    "at-step": {4},
+USUAL = {"at-step": {4}, "callback": {devices.STEPS}}
+RARE = {
     "blend-layer": {3},
     "projection-variable": DECIDED,
-    "callback": {devices.STEPS},
     "guard": {4},
     "loop": {4},
-}
-RARE = {
     "adam": {None},
     "clipnorm": {4},
     "clipvalue": {4},

@@ -412,10 +412,10 @@ def by_keras(make, switch_at):
 @pytest.mark.parametrize(
     ("make", "jit_compile", "callback"),
     [
-        (functional, False, False),
         (functional, True, True),
-        (subclassed, True, True),
         (recurrent, False, False),
+        pytest.param(functional, False, False, marks=pytest.mark.slow),
+        pytest.param(subclassed, True, True, marks=pytest.mark.slow),
         pytest.param(subclassed, False, False, marks=pytest.mark.slow),
         pytest.param(recurrent, True, True, marks=pytest.mark.slow),
     ],

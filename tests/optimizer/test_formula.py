@@ -15,6 +15,7 @@ from small import (
     largest_difference,
     random_gradients,
     run,
+    slow_but,
     start_weights,
     tolerance,
     weights_of,
@@ -191,12 +192,22 @@ for _path, _mix in (("geometric", geometric), ("clip", clip)):
             {"weight": _weight, "mix": _mix},
         )
 
-RARE_BLENDS = {
-    f"blend-{curve}-{path}"
-    for curve in ("linear", "exponential", "akiba")
-    for path in ("geometric", "clip")
-} - {"blend-linear-geometric"}
-
+# Each part of the formula once; the others are what these parts make.
+QUICK = {
+    "never",
+    "hard",
+    "weight-amsgrad-blend",
+    "multiplied",
+    "norm",
+    "layer-rho",
+    "sgd-schedule",
+    "sgd-rate-cooldown",
+    "decay-cooldown",
+    "blend-end",
+    "blend-hyperbolic-clip",
+    "blend-all",
+    "blend-cosine-geometric",
+}
 SWITCH = 5
 
 
@@ -217,15 +228,7 @@ def formula_run(name, gradients, **more):
     return optimizer, got, expected, rho
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.slow)
-        if name in RARE_BLENDS
-        else name
-        for name in FORMULA
-    ],
-)
+@pytest.mark.parametrize("name", slow_but(QUICK, FORMULA))
 def test_the_formula_at_every_update(name):
     gradients = random_gradients()
     _, got, expected, _ = formula_run(name, gradients, jit_compile=False)
@@ -234,7 +237,11 @@ def test_the_formula_at_every_update(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["hard", "norm", "sgd-schedule", "blend-all", "decay-cooldown"]
+    "name",
+    slow_but(
+        {"hard", "blend-all"},
+        ["hard", "norm", "sgd-schedule", "blend-all", "decay-cooldown"],
+    ),
 )
 def test_the_formula_compiled(name):
     gradients = random_gradients()
@@ -242,7 +249,9 @@ def test_the_formula_compiled(name):
     assert_equal_weights(got[-1], expected[-1], tolerance("float64"))
 
 
-@pytest.mark.parametrize("name", ["hard", "blend-all", "sgd-rate"])
+@pytest.mark.parametrize(
+    "name", slow_but({"blend-all"}, ["hard", "blend-all", "sgd-rate"])
+)
 def test_the_formula_where_xla_surrounds(name):
     # There one update computes any phase.
     options, simulated = FORMULA[name]

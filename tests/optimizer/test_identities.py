@@ -16,6 +16,7 @@ from small import (
     largest_difference,
     random_gradients,
     run,
+    slow_but,
     tolerance,
     train,
 )
@@ -83,24 +84,42 @@ def keras_adam_weights(name):
     return train(kind(**options), "eager")
 
 
-# Every option in an eager loop, one in all modes, some in fit.
-ADAM_TABLE = [
-    pytest.param(
-        name,
-        mode,
-        id=f"{name}-{mode}",
-        marks=()
-        if mode == "eager"
-        or (name, mode)
-        in (("plain", "fit"), ("plain", "fit-xla"), ("all", "fit"))
-        else pytest.mark.slow,
-    )
-    for name in ADAM_OPTIONS
-    for mode in MODES
-]
+def table(options, quick):
+    """Each of the options in each mode, all slow but the quick ones."""
+    rows = [(name, mode) for name in options for mode in MODES]
+    assert quick <= set(rows)
+    return [
+        pytest.param(
+            *row,
+            id="-".join(row),
+            marks=() if row in quick else pytest.mark.slow,
+        )
+        for row in rows
+    ]
 
 
-@pytest.mark.parametrize("name, mode", ADAM_TABLE)
+# "all" has schedule, AMSGrad, decay, clipping, average and accumulation.
+QUICK_ADAM = {
+    ("plain", "eager"),
+    ("betas-epsilon", "eager"),
+    ("weight_decay", "eager"),
+    ("clipnorm", "eager"),
+    ("callable", "eager"),
+    ("all", "eager"),
+    ("plain", "fit-xla"),
+    ("all", "fit"),
+}
+QUICK_SGD = {
+    ("plain", "eager"),
+    ("nesterov", "eager"),
+    ("clipnorm", "eager"),
+    ("accumulation", "eager"),
+    ("nesterov", "xla"),
+    ("weight_decay", "fit-k"),
+}
+
+
+@pytest.mark.parametrize("name, mode", table(ADAM_OPTIONS, QUICK_ADAM))
 def test_never_switched_is_adam(name, mode):
     # Compiled where the mode is the point, else for its speed not.
     jit_compile = "auto" if name in ("plain", "all") else False
@@ -111,7 +130,13 @@ def test_never_switched_is_adam(name, mode):
     assert_equal_weights(got, keras_adam_weights(name), tolerance("float32"))
 
 
-@pytest.mark.parametrize("name", [n for n in ADAM_OPTIONS if n != "plain"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        {name for name, _ in QUICK_ADAM} - {"plain"},
+        [name for name in ADAM_OPTIONS if name != "plain"],
+    ),
+)
 def test_each_adam_option_changes_the_training(name):
     # Or its row above would compare plain Adam with plain Adam.
     difference = largest_difference(
@@ -147,27 +172,7 @@ def keras_sgd_weights(name):
     return train(keras.optimizers.SGD(0.05, **SGD_OPTIONS[name]), "eager")
 
 
-@pytest.mark.parametrize(
-    "name, mode",
-    [
-        pytest.param(
-            name,
-            mode,
-            id=f"{name}-{mode}",
-            marks=()
-            if mode == "eager"
-            or (name, mode)
-            in (
-                ("nesterov", "function"),
-                ("nesterov", "xla"),
-                ("weight_decay", "fit-k"),
-            )
-            else pytest.mark.slow,
-        )
-        for name in SGD_OPTIONS
-        for mode in MODES
-    ],
-)
+@pytest.mark.parametrize("name, mode", table(SGD_OPTIONS, QUICK_SGD))
 def test_switched_at_step_0_is_sgd(name, mode):
     # With weight decay the learning rates must agree: it is what decays.
     rate = 0.05 if name == "weight_decay" else 1e-3
@@ -195,7 +200,9 @@ def test_switched_at_step_0_is_sgd_in_float64(nesterov, mode):
     assert_equal_weights(got, expected, tolerance("float64"))
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize(
+    "dtype", slow_but({"bfloat16"}, ["float16", "bfloat16"])
+)
 @pytest.mark.parametrize("jit_compile", ["auto", False], ids=str)
 @pytest.mark.parametrize("switch", [None, 0], ids=["adam", "sgd"])
 def test_half_precision_follows_float32(dtype, jit_compile, switch):
@@ -220,7 +227,9 @@ def test_half_precision_follows_float32(dtype, jit_compile, switch):
     assert error < 0.06 * moved
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize(
+    "dtype", slow_but({"float16"}, ["float16", "bfloat16", "float32"])
+)
 @pytest.mark.parametrize("jit_compile", ["auto", False], ids=str)
 @pytest.mark.parametrize("n", [2, None], ids=["switch", "adam"])
 def test_zero_gradients_leave_the_weight(dtype, jit_compile, n):
@@ -240,7 +249,7 @@ def test_zero_gradients_leave_the_weight(dtype, jit_compile, n):
     "options",
     [
         pytest.param({}, marks=pytest.mark.slow),
-        {"trigger": AtStep(8)},
+        pytest.param({"trigger": AtStep(8)}, marks=pytest.mark.slow),
         pytest.param(
             {"trigger": AtStep(8), "transition": Blend(8, path="geometric")},
             marks=pytest.mark.slow,

@@ -98,8 +98,15 @@ def test_weight_decay_is_continuous_across_the_switch():
     assert optimizer.has_switched
 
 
-@pytest.mark.parametrize("surround", [False, True], ids=["alone", "xla"])
-@pytest.mark.parametrize("amsgrad", [False, True], ids=["adam", "amsgrad"])
+@pytest.mark.parametrize(
+    ("surround", "amsgrad"),
+    [
+        pytest.param(False, True, id="alone-amsgrad"),
+        pytest.param(True, False, id="xla-adam"),
+        pytest.param(False, False, id="alone-adam", marks=pytest.mark.slow),
+        pytest.param(True, True, id="xla-amsgrad", marks=pytest.mark.slow),
+    ],
+)
 def test_the_second_moment_rests_after_the_switch(surround, amsgrad):
     optimizer = HybridOptimizer(0.01, amsgrad=amsgrad, trigger=AtStep(3))
     variables = dense_model().trainable_variables
@@ -206,9 +213,7 @@ def blended_weights():
 @pytest.mark.parametrize(
     "mode",
     [
-        m
-        if m in ("fit", "fit-xla")
-        else pytest.param(m, marks=pytest.mark.slow)
+        m if m == "fit-xla" else pytest.param(m, marks=pytest.mark.slow)
         for m in MODES
     ],
 )

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import slow_but
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.transitions import Blend, Cooldown, Hard
@@ -130,9 +131,8 @@ def test_from_config_leaves_the_config_alone():
 STEPS = 16
 # AtStep(6) and Blend(5): updates 0-5 adaptive, 6-10 mixed, then SGD.
 BEFORE, INSIDE, AFTER = 4, 8, 13
-POINTS = pytest.mark.parametrize(
-    "stop", [BEFORE, INSIDE, AFTER], ids=["before", "inside", "after"]
-)
+STOPS = {"before": BEFORE, "inside": INSIDE, "after": AFTER}
+POINTS = pytest.mark.parametrize("stop", STOPS.values(), ids=STOPS)
 BLENDED = {
     "learning_rate": 0.01,
     "trigger": AtStep(6),
@@ -307,8 +307,22 @@ def resume(case, way, stop, folder, steps=STEPS):
     return at_stop, restored, values_of(again), again.optimizer
 
 
-@POINTS
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("way", "stop"),
+    [
+        pytest.param(
+            way,
+            stop,
+            id=f"{way}-{name}",
+            # Every way inside the transition, one at every point.
+            marks=()
+            if stop == INSIDE or way == "weights_h5"
+            else pytest.mark.slow,
+        )
+        for way in WAYS
+        for name, stop in STOPS.items()
+    ],
+)
 def test_resumed_is_never_stopped(way, stop, tmp_path):
     at_stop, restored, end, optimizer = resume(
         "everything", way, stop, tmp_path
@@ -318,7 +332,13 @@ def test_resumed_is_never_stopped(way, stop, tmp_path):
     assert set(optimizer.switch_steps.values()) == {6}
 
 
-@pytest.mark.parametrize("case", [c for c in CASES if c != "everything"])
+@pytest.mark.parametrize(
+    "case",
+    slow_but(
+        {"layer", "sgd-schedule", "converged", "no-carry"},
+        [case for case in CASES if case != "everything"],
+    ),
+)
 def test_resumed_inside_the_transition(case, tmp_path):
     at_stop, restored, end, _ = resume(case, "weights_h5", INSIDE, tmp_path)
     assert_bit_equal(restored, at_stop)
@@ -335,7 +355,7 @@ def test_resumed_anywhere(case, way, stop, tmp_path):
     assert_bit_equal(end, never_stopped(case))
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_but({"weights_h5", "pickle"}, WAYS))
 @pytest.mark.parametrize(
     "stop",
     [

@@ -18,6 +18,7 @@ from small import (
     exact,
     random_gradients,
     run,
+    slow_but,
     start_weights,
     tolerance,
 )
@@ -41,12 +42,7 @@ from keras_hybrid.triggers import AtStep
 )
 @pytest.mark.parametrize(
     "sgd_scale",
-    [
-        "slots",
-        "projection",
-        pytest.param("norm", marks=pytest.mark.slow),
-        pytest.param("swats", marks=pytest.mark.slow),
-    ],
+    slow_but({"slots"}, ["slots", "projection", "norm", "swats"]),
 )
 def test_scopes(scope, steps, switch_at, scale_groups, sgd_scale):
     scale_groups = list(scale_groups)
@@ -137,7 +133,8 @@ def test_a_unit_without_gradients_takes_its_variables():
 
 
 @pytest.mark.parametrize(
-    "sgd_scale", ["projection", "momentum", "norm", "swats"]
+    "sgd_scale",
+    slow_but({"projection"}, ["projection", "momentum", "norm", "swats"]),
 )
 def test_rho_lies_between_its_values_with_partial_updates(sgd_scale):
     # The second variable sits out every other update. For g = 1 and beta_1 = 0
@@ -162,7 +159,9 @@ def test_rho_lies_between_its_values_with_partial_updates(sgd_scale):
     assert min(values) - 1e-6 <= rho <= max(values) + 1e-6
 
 
-@pytest.mark.parametrize("sgd_scale", ["projection", "norm", "swats"])
+@pytest.mark.parametrize(
+    "sgd_scale", slow_but({"projection"}, ["projection", "norm", "swats"])
+)
 def test_an_estimate_rests_where_its_variable_is_not_updated(sgd_scale):
     def estimate(absent):
         optimizer = HybridOptimizer(

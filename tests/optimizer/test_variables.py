@@ -88,7 +88,11 @@ def test_none_gradients_warn_and_leave_the_variable():
         optimizer.apply([None, None], [a, b])
 
 
-@pytest.mark.parametrize("jit_compile", ["auto", False], ids=str)
+@pytest.mark.parametrize(
+    "jit_compile",
+    [pytest.param("auto", marks=pytest.mark.slow), False],
+    ids=str,
+)
 def test_mixed_dtypes_in_one_model(jit_compile):
     variables = [
         keras.Variable([1.0, 2.0], dtype=d)
@@ -135,10 +139,10 @@ def test_embedding_gradients_are_summed_over_duplicates():
     "options",
     [
         {},
-        {"clipnorm": 0.5},
+        pytest.param({"clipnorm": 0.5}, marks=pytest.mark.slow),
         {"global_clipnorm": 0.5},
-        {"clipvalue": 0.01},
-        {"use_ema": True},
+        pytest.param({"clipvalue": 0.01}, marks=pytest.mark.slow),
+        pytest.param({"use_ema": True}, marks=pytest.mark.slow),
         {"gradient_accumulation_steps": 2},
     ],
     ids=str,

@@ -232,18 +232,7 @@ CASES = {
 
 # One of each preset.
 MAIN = [name for name in CASES if "-" not in name]
-
 every_case = pytest.mark.parametrize("name", CASES)
-
-every_preset = pytest.mark.parametrize("name", MAIN)
-
-
-def marked_slow(*names):
-    """All cases, these marked as slow."""
-    return [
-        pytest.param(name, marks=pytest.mark.slow) if name in names else name
-        for name in CASES
-    ]
 
 
 def made(name, **further):

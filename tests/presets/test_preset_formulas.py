@@ -13,11 +13,11 @@ from cases import (
     every_case,
     expected,
     made,
-    marked_slow,
     swats_of_groups,
 )
 from inside import state
 from problem import PATHS, START, STEPS, gradients, new_variables, run, stepper
+from small import slow_but
 
 from keras_hybrid import presets, rules
 from keras_hybrid.transitions import Cooldown
@@ -27,14 +27,16 @@ def test_every_preset_has_a_case():
     assert {CASES[name].preset for name in MAIN} == set(presets.PRESETS)
 
 
-@pytest.mark.parametrize("name", marked_slow("Grafted-model", "MAS-weights"))
+@pytest.mark.parametrize("name", slow_but({*MAIN, "SWATS-layer"}, CASES))
 def test_float64_is_the_formula(name, whole):
     got, traces = whole(name)[:2]
     np.testing.assert_allclose(got, expected(name), rtol=0, atol=1e-10)
     assert traces == 1
 
 
-@pytest.mark.parametrize("name", marked_slow(*(set(CASES) - set(MAIN))))
+@pytest.mark.parametrize(
+    "name", slow_but({"SWATS", "RMSpropWarmup", "Padam"}, CASES)
+)
 def test_float32_is_the_formula_compiled(name):
     optimizer = made(name)
     assert optimizer.jit_compile == "auto"

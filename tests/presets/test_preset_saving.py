@@ -10,13 +10,14 @@ import tensorflow as tf
 from cases import (
     CASES,
     GOES_ON,
+    MAIN,
     STOPS,
     every_case,
-    every_preset,
     made,
     swats_of_groups,
 )
 from problem import START, new_variables, run
+from small import slow_but
 
 
 def test_the_stops_are_before_the_switches():
@@ -27,7 +28,10 @@ def test_the_stops_are_before_the_switches():
         assert STOPS[name] < switch_step < STOPS[name] + GOES_ON
 
 
-@every_preset
+# One of each class.
+@pytest.mark.parametrize(
+    "name", slow_but({"SWATS", "RMSpropWarmup", "DSTAdam", "Padam"}, MAIN)
+)
 @pytest.mark.parametrize("way", ["pickle", "checkpoint"])
 def test_resumed_is_never_stopped(name, way, whole):
     trajectory, _, stop, pickled, path = whole(name)

@@ -689,6 +689,7 @@ tuner.search(**t.DATA, epochs=8)
 """
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -1153,6 +1154,7 @@ def _processes(script):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not os.path.isdir("/proc"), reason="finds processes in /proc"
 )
