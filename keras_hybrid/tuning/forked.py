@@ -7,7 +7,6 @@ is trained, and from where, is in `trainings` and `forks`.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import math
 import time
@@ -35,7 +34,7 @@ from keras_hybrid.tuning.forks import Forks, Job
 from keras_hybrid.tuning.found import recipe_of
 from keras_hybrid.tuning.hypermodel import HybridHyperModel
 from keras_hybrid.tuning.pruning import no_better_than_finished
-from keras_hybrid.tuning.record import REFERENCES, Trained
+from keras_hybrid.tuning.record import REFERENCES, SETTINGS_FILE, Trained
 from keras_hybrid.tuning.trainings import Trainings
 from keras_hybrid.tuning.trials import mean_metrics
 
@@ -148,7 +147,7 @@ class ForkedTuner(keras_tuner.Tuner):
         self.folder = Path(directory) / project_name
         # A worker must not clear what its chief has begun.
         overwrite = overwrite and not members.is_worker()
-        self._look_into_folder(overwrite)
+        _look_into(self.folder, overwrite)
         with oracles.quietly(self.folder):
             super().__init__(
                 oracle=oracle,
@@ -167,34 +166,6 @@ class ForkedTuner(keras_tuner.Tuner):
             self.oracle.verbose = 0
         self._trainings: Trainings | None = None
 
-    def _look_into_folder(self, overwrite: bool) -> None:
-        if overwrite or not (self.folder / "oracle.json").exists():
-            # Not to be cleared under another's feet, and writable.
-            with self._alone():
-                return
-        if not self._search_path.exists():
-            raise ValueError(
-                f"`directory` holds another search, not made by ForkedTuner: "
-                f"give another, or overwrite=True. Received: {self.folder}"
-            )
-        # KerasTuner goes on only where this tuner's own file is: not after a
-        # kill in the first trial, nor after other tuners' trials.
-        own = self.folder / f"{members.name()}.json"
-        if not own.exists():
-            files.write_json(own, {})
-
-    def _alone(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps the folder; workers share it with their chief."""
-        if members.is_worker():
-            return contextlib.nullcontext()
-        return files.locked(self.folder)
-
-    @property
-    def _search_path(self) -> Path:
-        return self.folder / "search.json"
-
-    # ---- What a search may be -----------------------------------------------
-
     def search(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Runs the trials that are left; arguments as for `Model.fit`.
 
@@ -207,7 +178,7 @@ class ForkedTuner(keras_tuner.Tuner):
                 (any more). Finished trials are kept.
         """
         fit = self._fit(fit_args, fit_kwargs)
-        with self._alone():
+        with members.alone(self.folder):
             if members.is_chief():
                 members.check_port_is_free()
             self._begin(fit)
@@ -221,12 +192,13 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _begin(self, fit: Fit) -> Trainings:
         """Says what this search is, or finds it the same as what is there."""
+        path = self.folder / SETTINGS_FILE
         if members.is_worker():
-            members.wait_for_file(self._search_path)
+            members.wait_for_file(path)
         # Once: it is a checksum of all the data.
         fingerprint = fit.fingerprint()
         identity.claim(
-            self._search_path,
+            path,
             identity.describe(
                 self.hypermodel,
                 fit,
@@ -245,8 +217,6 @@ class ForkedTuner(keras_tuner.Tuner):
         reader = record.Reader(self.folder)
         self._trainings = Trainings(forks, reader, self.prune, self._tell)
         return self._trainings
-
-    # ---- What KerasTuner asks for -------------------------------------------
 
     def save(self) -> None:
         """As KerasTuner's, but each file is replaced as a whole."""
@@ -340,8 +310,6 @@ class ForkedTuner(keras_tuner.Tuner):
             )
             return super().load_model(trial)
 
-    # ---- What comes of it ---------------------------------------------------
-
     def run_references(self, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Trains what the result is compared with, on the same seeds.
 
@@ -355,7 +323,7 @@ class ForkedTuner(keras_tuner.Tuner):
         trainings = self._begin(fit)
         hp = self._best_hyperparameters(trainings.reader.load())
         plans = references.plans(self._optimizer(hp))
-        with self._alone():
+        with members.alone(self.folder):
             for name in REFERENCES:
                 folder = self.folder / "references" / name
                 trainings.run(
@@ -396,3 +364,21 @@ class ForkedTuner(keras_tuner.Tuner):
 
     def _optimizer(self, hp: Any) -> Any:
         return hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
+
+
+def _look_into(folder: Path, overwrite: bool) -> None:
+    """Refuses what is not ours, and lets KerasTuner go on with what is."""
+    if overwrite or not (folder / "oracle.json").exists():
+        # Not to be cleared under another's feet, and writable.
+        with members.alone(folder):
+            return
+    if not (folder / SETTINGS_FILE).exists():
+        raise ValueError(
+            f"`directory` holds another search, not made by ForkedTuner: "
+            f"give another, or overwrite=True. Received: {folder}"
+        )
+    # KerasTuner goes on only where this tuner's own file is: not after a
+    # kill in the first trial, nor after other tuners' trials.
+    own = folder / f"{members.name()}.json"
+    if not own.exists():
+        files.write_json(own, {})

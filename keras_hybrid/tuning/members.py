@@ -8,6 +8,7 @@ is `KERAS_HYBRID_CHIEF_WAIT` seconds, and then an error says so.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from keras_tuner.errors import FatalValueError
 
-from keras_hybrid._support import checks
+from keras_hybrid._support import checks, files
 
 _ADDRESS = ("KERASTUNER_ORACLE_IP", "KERASTUNER_ORACLE_PORT")
 _NAME = "KERASTUNER_TUNER_ID"
@@ -90,6 +91,11 @@ def _wait() -> float:
 
 def _address() -> str:
     return f"{os.environ[_ADDRESS[0]]}:{_port()}"
+
+
+def alone(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Keeps the folder of a search; workers share it with their chief."""
+    return contextlib.nullcontext() if is_worker() else files.locked(folder)
 
 
 def check_port_is_free() -> None:

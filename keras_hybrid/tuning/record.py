@@ -18,6 +18,7 @@ from keras_hybrid._support import files, records
 from keras_hybrid.plans import Plan
 
 FORMAT = 1
+SETTINGS_FILE = "search.json"
 STATUSES = ("finished", "stopped", "diverged")
 # What a report reads of search.json.
 SETTINGS = {
@@ -218,7 +219,7 @@ class Reader:
         Raises:
             ValueError: If there is none, or a file of it is damaged.
         """
-        settings = self._once(self.folder / "search.json", _read_settings)
+        settings = self._once(self.folder / SETTINGS_FILE, _read_settings)
         seeds: dict[Path, list[Path]] = {}
         for path in records.below(self.folder):
             if path.match("seed-*.json"):
