@@ -130,8 +130,11 @@ def claim(path: Path, description: Mapping[str, Any]) -> None:
     differing = [
         name
         for name, ours in description.items()
-        if not _is_same(name, ours, whole.get(name))
+        if name != "loss" and ours != whole.get(name)
     ]
+    # The value of one and the same loss follows the data and the model.
+    if _differs(description["loss"], whole["loss"], values=not differing):
+        differing.append("loss")
     if differing:
         raise ValueError(
             f"`directory` holds a search with another {', '.join(differing)}: "
@@ -153,13 +156,14 @@ def _completed(
     return {**there, **{name: description[name] for name in added}}
 
 
-def _is_same(name: str, ours: Any, theirs: Any) -> bool:
-    if name != "loss" or not (ours and theirs):
-        return bool(ours == theirs)
+def _differs(ours: Any, theirs: Any, values: bool) -> bool:
+    """Whether two losses have other configs, or other `values` at least."""
     (our_config, our_value), (their_config, their_value) = ours, theirs
+    if our_config != their_config:
+        return True
     if None in (our_value, their_value):
-        return bool(ours == theirs)
-    return our_config == their_config and math.isclose(
+        return bool(our_value != their_value)
+    return values and not math.isclose(
         our_value, their_value, rel_tol=_LOSS_TOLERANCE
     )
 
