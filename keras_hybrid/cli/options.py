@@ -2,7 +2,7 @@
 
 A command is a module with two functions: `add_to` adds its parser, and `run`
 gets the parsed options and the command line they came from. What a command
-needs to work is imported in `run`: the help must not load TensorFlow.
+needs to work is imported in `run`: others do without its packages.
 """
 
 from __future__ import annotations

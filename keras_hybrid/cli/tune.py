@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras_hybrid.cli import options, report
 
-if TYPE_CHECKING:  # They load TensorFlow.
+if TYPE_CHECKING:  # The help does without their packages.
     from keras_hybrid.recipes import Recipe
     from keras_hybrid.study import search
 
