@@ -207,7 +207,9 @@ def _loss(model: Any, batch: Any) -> list[Any]:
 
 def _loss_config(model: Any) -> str | None:
     try:
-        config = model.get_compile_config()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lambdas, which are left out.
+            config = model.get_compile_config()
         parts = [config.get("loss"), config.get("loss_weights")]
         text = json.dumps(parts, sort_keys=True)
     except (NotImplementedError, TypeError, ValueError):

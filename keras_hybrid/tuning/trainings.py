@@ -13,7 +13,7 @@ from keras_hybrid._support import files
 from keras_hybrid.tuning import record
 from keras_hybrid.tuning.forks import Forks, Job
 from keras_hybrid.tuning.pruning import median_rule, never
-from keras_hybrid.tuning.record import Search, Trained
+from keras_hybrid.tuning.record import History, Search, Trained
 
 
 class Trainings:
@@ -74,7 +74,7 @@ class Trainings:
         return run
 
     def _train(self, search: Search, job: Job, seed: int) -> Trained:
-        stop = never
+        stop: Callable[[History], bool] = never
         if self.prune and seed == 0 and not job.is_reference:
             stop = median_rule(search, seed, job.fit.epochs, job.own)
         started = time.perf_counter()
