@@ -3,7 +3,16 @@
 import keras
 import numpy as np
 import pytest
-from searches import DATA, LOSS, POINTS, begin, build, build_light, tuner_in
+from searches import (
+    DATA,
+    LOSS,
+    POINTS,
+    begin,
+    build,
+    build_light,
+    build_uncompiled,
+    tuner_in,
+)
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.tuning import record
@@ -11,7 +20,7 @@ from keras_hybrid.tuning.fit import Fit
 
 
 def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
-    tuner = tuner_in(tmp_path, build)
+    tuner = tuner_in(tmp_path, build_uncompiled)
     data = {**DATA, "epochs": 4}
     tuner.search(**data)
     tuner.run_references(**data)
