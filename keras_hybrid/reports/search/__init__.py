@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_hybrid.recipes import Recipe
-from keras_hybrid.reports import pages, study
+from keras_hybrid.reports import pages, texts
 from keras_hybrid.reports.search import drawings, words
 from keras_hybrid.reports.search.summary import Summary
 from keras_hybrid.reports.search.table import columns_of
@@ -75,15 +75,14 @@ def markdown_table(search: Search) -> str:
     """
     summary = Summary.of(search)
     columns = columns_of(summary)
-    lines = [
+    table = texts.markdown_lines(
         [column.header for column in columns],
-        ["---"] * len(columns),
-    ] + [
-        [study.escaped_markdown(column.text(entry)) for column in columns]
-        for entry in (*summary.entries, *summary.references.values())
-    ]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    shared, cost = map(study.escaped_markdown, (summary.shared, summary.cost))
+        (
+            [column.text(entry) for column in columns]
+            for entry in (*summary.entries, *summary.references.values())
+        ),
+    )
+    shared, cost = map(texts.escaped_markdown, (summary.shared, summary.cost))
     return f"{shared}\n\n{table}\n\n{cost}"
 
 

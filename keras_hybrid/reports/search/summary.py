@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from keras_hybrid.plans import Plan
-from keras_hybrid.reports.study import MISSING
+from keras_hybrid.reports.texts import MISSING
 from keras_hybrid.tuning.record import REFERENCES, Search, Trial
 
 NEVER = "-"

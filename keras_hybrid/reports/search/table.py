@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable
 
 from keras_hybrid.reports.search.summary import NEVER, Entry, Summary
-from keras_hybrid.reports.study import MISSING
+from keras_hybrid.reports.texts import MISSING
 
 
 @dataclasses.dataclass(frozen=True)

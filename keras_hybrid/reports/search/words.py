@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from keras_hybrid.reports import study
+from keras_hybrid.reports import texts
 from keras_hybrid.reports.search.summary import Entry, Summary, counted
-from keras_hybrid.reports.study import MISSING, Verdict
+from keras_hybrid.reports.texts import MISSING, Verdict
 from keras_hybrid.study.statistics import holm, paired_difference
 from keras_hybrid.study.summary import Difference
 
@@ -94,7 +94,7 @@ def _verdict(
     if unit.factor == 100:
         numbers += " points"
     if math.isfinite(difference.p_holm):
-        p = study.p_text(difference)
+        p = texts.p_text(difference)
         numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
     if best.trial.plan == reference.trial.plan and best.scores == (
         reference.scores
