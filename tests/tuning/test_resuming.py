@@ -74,7 +74,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, kills):
     for kill_at in kills:
         process = subprocess.run(
             [sys.executable, str(script), str(kill_at)],
-            timeout=180,
+            timeout=600,
             check=False,
             capture_output=True,
         )
