@@ -16,6 +16,7 @@ import pytest
 from images import tiny_data
 from small import ROOT
 
+import keras_hybrid
 from keras_hybrid import HybridOptimizer, cli
 from keras_hybrid._support import files
 from keras_hybrid.callbacks import snapshot
@@ -23,7 +24,7 @@ from keras_hybrid.recipes import SHIPPED, Recipe
 from keras_hybrid.study import datasets
 from keras_hybrid.study.record import Run
 
-SOURCES = sorted(Path(cli.__file__).parent.rglob("*.py"))
+SOURCES = sorted(Path(keras_hybrid.__file__).parent.rglob("*.py"))
 RECIPE = SHIPPED[0] / "mnist-mlp_small.json"
 RECORD = ROOT / "results/study/mnist-under-fit/hybrid-seed0.json"
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from keras_hybrid import HybridOptimizer, SwitchCallback, triggers
-from keras_hybrid.recipes import CONDITIONS, Plan, Recipe
+from keras_hybrid.plans import CONDITIONS
+from keras_hybrid.recipes import Plan, Recipe
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 
 PLANS = {

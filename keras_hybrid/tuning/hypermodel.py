@@ -11,16 +11,18 @@ from keras_tuner.errors import FatalValueError
 
 from keras_hybrid._support import checks
 from keras_hybrid.callbacks.models import hybrid_optimizer
-from keras_hybrid.recipes import CHOICES, CONDITIONS, RANGES, Plan
+from keras_hybrid.plans import CHOICES, CONDITIONS, RANGES, Plan
 from keras_hybrid.triggers import ProjectionConverged
+from keras_hybrid.tuning.fit import Fit
 from keras_hybrid.tuning.trials import (
-    Fit,
     copy_values,
     mean_metrics,
     train_whole,
 )
 
 PREFIX = "hybrid/"
+# Hyperband's begin with "tuner/".
+_NOT_OWN = (PREFIX, "tuner/")
 
 # A list is a choice, a pair a range (searched logarithmically), anything else
 # fixed.
@@ -196,6 +198,35 @@ class HybridHyperModel(keras_tuner.HyperModel):
             )
         return model
 
+    def own_space(self) -> list[dict[str, Any]]:
+        """Returns the configs of the user's own hyperparameters, by name.
+
+        The model is built once, and again for each condition on them that no
+        earlier build has met, as KerasTuner does it.
+        """
+        hp = keras_tuner.HyperParameters()
+        tried: list[Any] = []
+        while True:
+            self.build(hp)
+            met = [*hp.active_scopes, *tried]
+            waiting = [
+                scope
+                for scope in hp.inactive_scopes
+                if scope not in met and any(map(_is_own, scope))
+            ]
+            if not waiting:
+                break
+            tried.append(waiting[0])
+            for condition in waiting[0]:
+                hp.values[condition.name] = condition.values[0]
+            hp.ensure_active_values()
+        configs = [
+            {"kind": type(parameter).__name__, **parameter.get_config()}
+            for parameter in hp.space
+            if _is_own(parameter)
+        ]
+        return sorted(configs, key=lambda config: str(config["name"]))
+
     def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Trains every seed from its start; returns the mean last metrics."""
         fit = Fit.of(args, kwargs)
@@ -273,5 +304,10 @@ def own_values(hp: Any) -> dict[str, Any]:
     return {
         name: value
         for name, value in hp.values.items()
-        if not name.startswith((PREFIX, "tuner/"))
+        if not name.startswith(_NOT_OWN)
     }
+
+
+def _is_own(named: Any) -> bool:
+    """Whether a hyperparameter, or a condition on one, is of the user's."""
+    return not str(named.name).startswith(_NOT_OWN)

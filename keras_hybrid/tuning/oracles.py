@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 import math
-import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,34 @@ class ResumableGrid(keras_tuner.oracles.GridSearchOracle):
             self._ordered_ids.insert(trial_id)
         # Those whose next combination has been tried are skipped.
         self._populate_next = ids
+
+
+def given(
+    oracle: Any, objective: Any, max_trials: int | None, epochs: int | None
+) -> Any:
+    """Returns the oracle that a search was given, or makes it by its name.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the name is unknown, or a limit is missing or has no
+            place.
+    """
+    if max_trials is not None:
+        checks.integer("max_trials", max_trials, low=1)
+    if not isinstance(objective, (str, keras_tuner.Objective)):
+        raise TypeError(
+            "`objective` must be the name of a metric or a "
+            f"keras_tuner.Objective. Received: objective={objective!r}"
+        )
+    if isinstance(oracle, str):
+        oracle = make(oracle, objective, max_trials, epochs)
+    elif max_trials is not None:
+        raise ValueError(
+            "`max_trials` is an argument of the oracle you give. Received: "
+            f"max_trials={max_trials}, oracle={type(oracle).__name__}"
+        )
+    save_whole(oracle)
+    return oracle
 
 
 def make(
@@ -121,18 +151,44 @@ def check_size(kind: str, oracle: Any, max_trials: int | None) -> None:
         )
 
 
-def reconnect_quickly(client: Any) -> None:
-    """Lets a worker find a chief that was started again within seconds.
+def check_open(space: Sequence[Any], given: Any) -> None:
+    """Refuses a space in which nothing is to be chosen."""
+    values = [getattr(parameter, "values", None) for parameter in space]
+    if all(v is not None and len(list(v)) < 2 for v in values):
+        raise ValueError(
+            "There is nothing to search: every field of the space has one "
+            "value, and the model has no hyperparameters. Received: "
+            f"space={given!r}"
+        )
 
-    gRPC waits longer after each attempt, up to two minutes.
+
+@contextlib.contextmanager
+def quietly(folder: Path) -> Iterator[None]:
+    """Lets KerasTuner read its files in silence, and names damaged ones.
+
+    Raises:
+        ValueError: If a file in the folder of the search is damaged.
     """
-    import grpc
-    from keras_tuner.src import protos
+    try:
+        # KerasTuner prints which file it reads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"`directory` holds a damaged file of KerasTuner's: {error}. "
+            "Restore it, or begin anew with overwrite=True. Received: "
+            f"{', '.join(_damaged(folder))}"
+        ) from error
 
-    address = ":".join(
-        os.environ[f"KERASTUNER_ORACLE_{part}"] for part in ("IP", "PORT")
-    )
-    channel = grpc.insecure_channel(
-        address, options=[("grpc.max_reconnect_backoff_ms", 2000)]
-    )
-    client.stub = protos.get_service_grpc().OracleStub(channel)
+
+def _damaged(folder: Path) -> list[str]:
+    """The JSON files of a search that are none."""
+    damaged = []
+    for path in sorted(
+        [*folder.glob("*.json"), *folder.glob("trial_*/*.json")]
+    ):
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            damaged.append(str(path))
+    return damaged

@@ -1,15 +1,15 @@
-"""The median rule: which trainings of a search are hopeless."""
+"""The median rule, which trainings are hopeless; and what they score."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from keras_hybrid.tuning.record import Search
+from keras_hybrid.tuning.record import History, Search
 
-History = dict[str, list[float]]
 # From where on a training is judged: a third of the way from its switch.
 EARLIEST = 1 / 3
 
@@ -61,3 +61,29 @@ def median_rule(
         return bool(sign * (history[objective][-1] - median) < 0)
 
     return stop
+
+
+def no_better_than_finished(
+    search: Search, metrics: Mapping[str, float], epochs: int
+) -> dict[str, float]:
+    """Gives a stopped or diverged trial the worst score so far.
+
+    KerasTuner ends a search after three scores in a row that are NaN.
+
+    Args:
+        search: The search so far.
+        metrics: Of the trial.
+        epochs: Its budget.
+    """
+    objective, lower_is_better = search.objective, search.sign < 0
+    values = [
+        trial.mean(objective)
+        for trial in search.trials
+        if trial.status == "finished" and trial.epochs == epochs
+    ]
+    values = [v for v in [*values, metrics[objective]] if not math.isnan(v)]
+    if not values:  # The first of all: a score that any other one beats.
+        values = [1e6 if lower_is_better else -1e6]
+    finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
+    worst = max(values) if lower_is_better else min(values)
+    return {**finite, objective: worst}

@@ -10,14 +10,15 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from keras_hybrid._support import files, records
-from keras_hybrid.recipes import Plan
+from keras_hybrid.plans import Plan
 
 FORMAT = 1
+SETTINGS_FILE = "search.json"
 STATUSES = ("finished", "stopped", "diverged")
 # What a report reads of search.json.
 SETTINGS = {
@@ -29,6 +30,10 @@ REFERENCES = {
     "adam": "Adam alone, cosine",
     "sgd": "SGD alone, cosine",
 }
+
+
+History = dict[str, list[float]]
+Read = TypeVar("Read")
 
 
 class Trained(NamedTuple):
@@ -46,7 +51,7 @@ class Trained(NamedTuple):
     """
 
     seed: int
-    history: dict[str, list[float]]
+    history: History
     switch_step: int | None
     steps_per_epoch: int
     shared_epochs: int
@@ -195,40 +200,78 @@ class Search:
         return sum(r.seconds for t in self.trials for r in t.runs)
 
 
+class Reader:
+    """Reads a search again and again, each file once unless it changes.
+
+    Files are replaced as a whole, so a changed one is another one.
+
+    Args:
+        folder: Of the search.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self._read: dict[Path, tuple[tuple[int, int, int], Any]] = {}
+
+    def load(self) -> Search:
+        """Reads the search, finished or not.
+
+        Raises:
+            ValueError: If there is none, or a file of it is damaged.
+        """
+        settings = self._once(self.folder / SETTINGS_FILE, _read_settings)
+        seeds: dict[Path, list[Path]] = {}
+        for path in records.below(self.folder):
+            if path.match("seed-*.json"):
+                seeds.setdefault(path.parent, []).append(path)
+        trials = [
+            self._trial(paths, part.name.removeprefix("trial_"))
+            for part, paths in sorted(seeds.items())
+            if part.parent == self.folder and part.name.startswith("trial_")
+        ]
+        references = {
+            name: self._trial(seeds[part], name)
+            for name in REFERENCES
+            if (part := self.folder / "references" / name) in seeds
+        }
+        return Search(self.folder, settings, trials, references)
+
+    def read_run(self, path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
+        """As `read_run`."""
+        return self._once(path, read_run)
+
+    def _trial(self, paths: Sequence[Path], name: str) -> Trial:
+        in_order = sorted(paths, key=lambda path: (len(path.name), path))
+        read = [self.read_run(path) for path in in_order]
+        plan, own, epochs, _ = read[0]
+        return Trial(name, plan, own, epochs, [run for *_, run in read])
+
+    def _once(self, path: Path, read: Callable[[Path], Read]) -> Read:
+        try:
+            stat = path.stat()
+        except OSError:
+            return read(path)  # In a table, or it says what is wrong.
+        mark = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        if path not in self._read or self._read[path][0] != mark:
+            self._read[path] = mark, read(path)
+        content: Read = self._read[path][1]
+        return content
+
+
 def load(folder: Path | str) -> Search:
-    """Reads a search, finished or not.
+    """Reads a search once; see `Reader`.
 
     Raises:
         ValueError: If there is none, or a file of it is damaged.
     """
-    folder = Path(folder)
-    path = folder / "search.json"
+    return Reader(folder).load()
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
     settings = files.read_json(path, FORMAT, "search")
     read = {name: settings[name] for name in SETTINGS & set(settings)}
     files.check_fields(path, read, SETTINGS)
-    parts = {path.parent for path in records.below(folder)}
-    trials = [
-        trial
-        for part in sorted(parts)
-        if part.parent == folder and part.name.startswith("trial_")
-        if (trial := _load_trial(part, part.name.removeprefix("trial_")))
-    ]
-    references = {
-        name: trial
-        for name in REFERENCES
-        if (trial := _load_trial(folder / "references" / name, name))
-    }
-    return Search(folder, settings, trials, references)
-
-
-def _load_trial(folder: Path, name: str) -> Trial | None:
-    paths = records.in_folder(folder, "seed-*.json")
-    paths.sort(key=lambda path: (len(path.name), path))
-    read = [read_run(path) for path in paths]
-    if not read:
-        return None
-    plan, hyperparameters, epochs, _ = read[0]
-    return Trial(name, plan, hyperparameters, epochs, [run for *_, run in read])
+    return settings
 
 
 def write_run(

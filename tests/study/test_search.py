@@ -9,8 +9,10 @@ import pytest
 from keras_hybrid import HybridOptimizer, SwitchCallback, cli
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.study.search import Cell, finish, prepare
-from keras_hybrid.tuner import SPACES, ForkedTuner
+from keras_hybrid.tuner import SPACES
 from keras_hybrid.tuning import record
+from keras_hybrid.tuning.fit import Fit
+from keras_hybrid.tuning.forks import Forks
 
 TINY = ["--architecture", "linear", "--epochs", "5", "--seeds", "1"]
 
@@ -125,7 +127,7 @@ def test_bad_options(tmp_path, capsys, options, message):
 def test_a_folder_of_another_search(tmp_path, capsys):
     folder = ["--directory", str(tmp_path)]
     searched = prepare(Cell(architecture="linear", epochs=5), tmp_path)
-    searched.tuner._claim(searched.tuner._checked_fit((), searched.arguments))
+    searched.tuner._begin(Fit.of((), searched.arguments))
     assert cli.main(["tune", *TINY, *folder]) == 2
     message = capsys.readouterr().err
     assert "a search with another seeds" in message
@@ -144,7 +146,7 @@ def test_failing_trainings_end_with_a_message(tmp_path, capsys, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no such device")
 
-    monkeypatch.setattr(ForkedTuner, "_run_seeds", fail)
+    monkeypatch.setattr(Forks, "train", fail)
     assert cli.main(["tune", *TINY, "--directory", str(tmp_path)]) == 2
     message = capsys.readouterr().err
     assert "the search has ended" in message

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from keras_hybrid.recipes import epoch_at
+from keras_hybrid.plans import epoch_at
 from keras_hybrid.triggers import EpochTrigger
 
 ADAM_LEARNING_RATE = 1e-3  # Adam's default: where the tuning starts.

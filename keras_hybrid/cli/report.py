@@ -1,0 +1,72 @@
+"""keras-hybrid report: the report again, from the records alone."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from keras_hybrid.cli import options
+
+
+def add_to(commands: options.Commands) -> None:
+    """Adds the command's parser."""
+    parser = commands.add_parser(
+        "report",
+        help="make the report from a folder of records, or of a search, again",
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("folder", type=Path, help="folder of the records")
+
+
+def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Makes the report of a folder."""
+    report(given.folder)
+
+
+def report(folder: Path) -> None:
+    """Prints the table and writes the report of a study or of a search."""
+    if (folder / "search.json").exists():
+        report_search(folder)
+    else:
+        report_study(folder)
+
+
+def report_study(folder: Path) -> None:
+    """As `report`, of a folder of the runs of arms."""
+    from rich.console import Console
+
+    from keras_hybrid.reports import study
+
+    console = Console()
+    runs, warnings = study.load_runs(folder)
+    traces, damaged = study.load_traces(folder)
+    warnings += damaged
+    for warning in warnings:
+        console.print(f"warning: {warning}", markup=False)
+    study.print_table(study.summary(runs), console)
+    page = folder / "report.html"
+    study.write_html(runs, page, warnings, traces)
+    study.write_markdown(runs, folder / "report.md", warnings)
+    console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
+    command = shlex.join(["keras-hybrid", "report", str(folder)])
+    console.print(f"Again from the records: {command}", soft_wrap=True)
+
+
+def report_search(folder: Path) -> None:
+    """As `report`, of the folder of a search."""
+    from rich.console import Console
+
+    from keras_hybrid.recipes import Recipe
+    from keras_hybrid.reports import search
+    from keras_hybrid.tuning import record
+
+    console = Console()
+    found = record.load(folder)
+    path = folder / "recipe.json"
+    recipe = Recipe.load(path) if path.exists() else None
+    search.print_table(found, console)
+    page = folder / "search.html"
+    search.write_html(found, page, recipe)
+    console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)

@@ -1,0 +1,228 @@
+"""What a search is, so that it goes on only as what it was.
+
+`search.json` says it: data, model, loss, space and budget, in checksums and
+configs. A run of another search in the same folder is refused, since its
+trials would be compared with those of this one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+
+from keras_hybrid import recipes
+from keras_hybrid._support import files
+from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.tuning.fit import Fit
+from keras_hybrid.tuning.hypermodel import HybridHyperModel, values_of
+from keras_hybrid.tuning.record import FORMAT
+
+# One and the same loss, reckoned on other machines, differs by less.
+_LOSS_TOLERANCE = 1e-3
+
+
+def check(
+    fit: Fit,
+    hypermodel: HybridHyperModel,
+    objective: Any,
+    max_epochs: int | None,
+) -> None:
+    """Refuses what cannot be searched, before anything is trained.
+
+    Args:
+        fit: The arguments of `search`.
+        hypermodel: With the space.
+        objective: A `keras_tuner.Objective`.
+        max_epochs: Hyperband's budget, else None.
+
+    Raises:
+        ValueError: If trials could not share epochs, or have none to share.
+    """
+    if not fit.is_replayable:
+        raise ValueError(
+            "`x` must be arrays, or a function (seed, first_epoch, epochs) "
+            "-> (data set, updates an epoch): trials share epochs, so the "
+            "order of examples must be a function of the seed and the "
+            f"epoch. Received: x of type {type(fit.x).__name__}"
+        )
+    if max_epochs not in (None, fit.epochs):
+        raise ValueError(
+            "`epochs` must be the tuner's `max_epochs`. Received: "
+            f"epochs={fit.epochs}, max_epochs={max_epochs}"
+        )
+    # What is wrong with the data is said now, not in the first trial.
+    fit.pipeline(0, 0)
+    name = getattr(objective, "name", "")
+    if name.startswith("val_") and fit.rest.get("validation_data") is None:
+        raise ValueError(
+            f"The objective {name!r} needs `validation_data`. Received: "
+            "validation_data=None"
+        )
+    fractions = values_of(hypermodel.space["fraction"])
+    whens = values_of(hypermodel.space["when"])
+    earliest = min(v[0] if isinstance(v, tuple) else v for v in fractions)
+    if "fraction" in whens and earliest * fit.epochs < 0.5:
+        raise ValueError(
+            "`epochs` is shorter than the earliest switch: a switch at "
+            f"{earliest:.3g} of {fit.epochs} epochs would be before the "
+            f"first epoch ends; it takes {math.ceil(0.5 / earliest)} "
+            "epochs or a later switch. Received: epochs="
+            f"{fit.epochs}, fraction={hypermodel.space['fraction']!r}"
+        )
+
+
+def describe(
+    hypermodel: HybridHyperModel,
+    fit: Fit,
+    fingerprint: str,
+    objective: Any,
+    oracle: str,
+    prune: bool,
+) -> dict[str, Any]:
+    """Returns what `search.json` holds.
+
+    Args:
+        hypermodel: With the space.
+        fit: The arguments of `search`.
+        fingerprint: Of `fit`.
+        objective: A `keras_tuner.Objective`.
+        oracle: Its kind.
+        prune: Whether hopeless trials are stopped.
+    """
+    model = hypermodel.build_seeded(keras_tuner.HyperParameters(), 0)
+    batch = fit.first_batch()
+    return {
+        "objective": objective.name,
+        "direction": objective.direction,
+        "tuner": oracle,
+        "prune": prune,
+        "seeds": hypermodel.seeds,
+        "epochs": fit.epochs,
+        "batch_size": fit.examples_in(batch),
+        "space": _plain(hypermodel.space),
+        "fit": fingerprint,
+        "model": _fingerprint(model),
+        "architecture": _architecture(model),
+        "x": fit.sample(batch),
+        "loss": _loss(model, batch),
+        "hyperparameters": _plain(hypermodel.own_space()),
+    }
+
+
+def claim(path: Path, description: Mapping[str, Any]) -> None:
+    """Writes what a search is, or compares it with what is there.
+
+    Raises:
+        ValueError: If there is another search.
+    """
+    if not path.exists():
+        files.write_json(path, {"format": FORMAT, **description})
+        return
+    there = files.read_json(path, FORMAT, "search")
+    whole = _completed(there, description)
+    differing = [
+        name
+        for name, ours in description.items()
+        if name != "loss" and ours != whole.get(name)
+    ]
+    # The value of one and the same loss follows the data and the model.
+    if _differs(description["loss"], whole["loss"], values=not differing):
+        differing.append("loss")
+    if differing:
+        raise ValueError(
+            f"`directory` holds a search with another {', '.join(differing)}: "
+            "give another directory or project_name, or overwrite=True. "
+            f"Received: {path.parent}"
+        )
+    if whole != there:
+        files.write_json(path, {"format": FORMAT, **whole})
+
+
+def _completed(
+    there: Mapping[str, Any], description: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Fills in what searches of earlier versions lack: they go on."""
+    added = {"architecture", "x", "loss", "hyperparameters"} - set(there)
+    if "x" in added:
+        # Of a function's data they have the default in place of the size.
+        added.add("batch_size")
+    return {**there, **{name: description[name] for name in added}}
+
+
+def _differs(ours: Any, theirs: Any, values: bool) -> bool:
+    """Whether two losses have other configs, or other `values` at least."""
+    (our_config, our_value), (their_config, their_value) = ours, theirs
+    if our_config != their_config:
+        return True
+    if None in (our_value, their_value):
+        return bool(our_value != their_value)
+    return values and not math.isclose(
+        our_value, their_value, rel_tol=_LOSS_TOLERANCE
+    )
+
+
+def _plain(value: Any) -> Any:
+    """As it is read from JSON again."""
+    return json.loads(json.dumps(value))
+
+
+def _fingerprint(model: Any) -> str:
+    """Tells other weights or another optimizer apart."""
+    optimizer = hybrid_optimizer(model)
+    shapes = [list(v.shape) for v in model.trainable_variables]
+    arguments = recipes.serialized_arguments(optimizer, set())
+    return json.dumps([shapes, arguments], sort_keys=True)
+
+
+def _architecture(model: Any) -> str | None:
+    """The model's config, its numbered names aside; None if it has none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
+            text = json.dumps(model.get_config(), sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    layers = [model, *model._flatten_layers(include_self=False)]
+    for number, layer in enumerate(layers):
+        text = text.replace(f'"{layer.name}"', f'"({number})"')
+    return text
+
+
+def _loss(model: Any, batch: Any) -> list[Any]:
+    """The loss's config, and its value at the start: what it is, and does.
+
+    Keras serializes a function by its name alone, so another one of the same
+    name differs in the value only; near the start two losses may agree, so
+    the config counts as well. Each is None where it cannot be had.
+    """
+    return [_loss_config(model), _loss_value(model, batch)]
+
+
+def _loss_config(model: Any) -> str | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lambdas, which are left out.
+            config = model.get_compile_config()
+        parts = [config.get("loss"), config.get("loss_weights")]
+        text = json.dumps(parts, sort_keys=True)
+    except (NotImplementedError, TypeError, ValueError):
+        return None
+    # A lambda's is its code with the lines of its file.
+    return None if "__lambda__" in text else text
+
+
+def _loss_value(model: Any, batch: Any) -> float | None:
+    x, y, weights = keras.utils.unpack_x_y_sample_weight(batch)
+    try:
+        predicted = model(x, training=False)
+        value = float(model.compute_loss(x, y, predicted, weights, False))
+    except Exception:  # A model of the user's own may train in another way.
+        return None
+    return value if math.isfinite(value) else None

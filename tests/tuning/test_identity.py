@@ -1,0 +1,271 @@
+"""A search goes on as what it was, or says what differs."""
+
+import json
+
+import keras
+import keras_tuner
+import pytest
+import tensorflow as tf
+from searches import (
+    DATA,
+    LOSS,
+    POINTS,
+    X,
+    Y,
+    batches_of,
+    begin,
+    build,
+    build_light,
+    tuner_in,
+)
+
+from keras_hybrid import HybridOptimizer, SwitchCallback
+from keras_hybrid.tuning import record
+
+
+def data_set():
+    return tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"epochs": None}, ValueError, "`epochs` must be given"),
+        ({"epochs": 0}, ValueError, "`epochs` must be an integer >= 1"),
+        ({"epochs": 1.5}, TypeError, "`epochs` must be"),
+        ({"epochs": 1}, ValueError, "shorter than the earliest switch"),
+        ({"batch_size": 0}, ValueError, "`batch_size` must be"),
+        ({"y": Y[:50]}, ValueError, "Received: 50 and 96 rows"),
+        ({"x": 3.0, "y": None}, ValueError, "one row an example"),
+        ({"validation_freq": 2}, ValueError, "`validation_freq` is not"),
+        ({"batch_size": -1}, ValueError, "`batch_size` must be"),
+        ({"shuffle": "batch"}, TypeError, "`shuffle` must be"),
+        ({"x": None}, ValueError, "`x` must be given"),
+        ({"x": data_set(), "y": None}, ValueError, "arrays, or a function"),
+        ({"validation_data": None}, ValueError, "needs `validation_data`"),
+        ({"validation_split": 0.1}, ValueError, "`validation_split` is not"),
+        ({"steps_per_epoch": 3}, ValueError, "`steps_per_epoch` is not"),
+        (
+            {"callbacks": [keras.callbacks.EarlyStopping()]},
+            ValueError,
+            "may watch but not steer",
+        ),
+        (
+            {"callbacks": [SwitchCallback()]},
+            ValueError,
+            "Received: SwitchCallback",
+        ),
+    ],
+)
+def test_bad_search_arguments(tmp_path, arguments, error, message):
+    tuner = tuner_in(tmp_path)
+    with pytest.raises(error, match=message):
+        tuner.search(**{**DATA, "epochs": 8, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"seeds": 2}, "seeds"),
+        ({"objective": "val_accuracy"}, "objective, direction"),
+        ({"prune": True}, "prune"),
+        ({"oracle": "random"}, "tuner"),
+        ({"space": {**POINTS, "fraction": [0.5, 0.25]}}, "space"),
+    ],
+)
+def test_the_directory_of_another_search(tmp_path, other, what):
+    begin(tuner_in(tmp_path))
+    with pytest.raises(ValueError, match=f"a search with another {what}"):
+        tuner_in(tmp_path, **other).search(**DATA, epochs=4)
+
+
+@pytest.mark.parametrize("change", ["epochs", "data"])
+def test_a_search_of_other_data_or_budget(tmp_path, change):
+    begin(tuner_in(tmp_path))
+    data = {**DATA, "epochs": 4}
+    data |= {"epochs": 8} if change == "epochs" else {"y": 1 - Y}
+    what = "epochs" if change == "epochs" else "fit"
+    with pytest.raises(ValueError, match=f"a search with another {what}"):
+        tuner_in(tmp_path).search(**data)
+
+
+def test_a_search_of_another_model(tmp_path):
+    begin(tuner_in(tmp_path))
+    with pytest.raises(ValueError, match="a search with another model"):
+        tuner_in(tmp_path, build).search(**DATA, epochs=4)
+
+
+def build_otherwise(hp, activation="tanh"):
+    model = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(2, activation),
+            keras.layers.Dense(2, activation="softmax"),
+        ]
+    )
+    model.compile(HybridOptimizer(1e-2), LOSS, metrics=["accuracy"])
+    return model
+
+
+def test_a_search_of_another_model_with_the_same_weights(tmp_path):
+    begin(tuner_in(tmp_path, build_otherwise))
+    begin(tuner_in(tmp_path, build_otherwise))
+    other = tuner_in(tmp_path, lambda hp: build_otherwise(hp, "relu"))
+    with pytest.raises(ValueError, match="a search with another architecture:"):
+        begin(other)
+
+
+LATER = ("architecture", "x", "loss", "hyperparameters")
+
+
+def test_a_search_of_an_earlier_version_goes_on_and_is_completed(tmp_path):
+    tuner = tuner_in(tmp_path)
+    begin(tuner, x=batches_of(X), y=None)
+    path = tuner.folder / "search.json"
+    whole = path.read_text()
+    content = json.loads(whole)
+    for name in LATER:
+        del content[name]
+    # What it had of a function: the default.
+    path.write_text(json.dumps({**content, "batch_size": 32}))
+    begin(tuner_in(tmp_path), x=batches_of(X), y=None)
+    assert json.loads(path.read_text()) == json.loads(whole)
+    # Others are damaged without a field.
+    del content["seeds"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"search\.json: missing.*seeds"):
+        record.load(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (batches_of(X + 1), "x"),
+        (batches_of(X[::-1]), "x"),
+        (batches_of(X, shift=1), "x"),
+        (batches_of(X, size=24), "batch_size, x"),
+    ],
+    ids=["data", "order", "later-epochs", "size"],
+)
+def test_a_search_of_another_function(tmp_path, other, what):
+    """All have one name: what they give tells them apart."""
+    begin(tuner_in(tmp_path), x=batches_of(X), y=None)
+    begin(tuner_in(tmp_path), x=batches_of(X.copy()), y=None)
+    with pytest.raises(ValueError, match=f"a search with another {what}:"):
+        begin(tuner_in(tmp_path), x=other, y=None)
+
+
+def test_a_function_that_gives_nothing(tmp_path):
+    def empty(seed, first_epoch, epochs):
+        return tf.data.Dataset.from_tensor_slices((X[:0], Y[:0])).batch(16), 1
+
+    with pytest.raises(ValueError, match="at least one batch an epoch"):
+        tuner_in(tmp_path).search(empty, epochs=4, validation_data=(X, Y))
+
+
+def scaled(factor):
+    def loss(y, predicted):
+        return factor * keras.losses.sparse_categorical_crossentropy(
+            y, predicted
+        )
+
+    return loss
+
+
+def with_loss(loss):
+    def compiled(hp):
+        model = build_light(hp)
+        model.compile(model.optimizer, loss, metrics=["accuracy"])
+        return model
+
+    return compiled
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (LOSS, scaled(2.0)),
+        (scaled(1.0), scaled(2.0)),
+        (
+            LOSS,
+            keras.losses.SparseCategoricalCrossentropy(ignore_class=7),
+        ),
+        (lambda y, p: scaled(1.0)(y, p), lambda y, p: scaled(2.0)(y, p)),
+    ],
+    ids=["another", "of-the-same-name", "of-the-same-value", "lambda"],
+)
+def test_a_search_of_another_loss(tmp_path, one, other):
+    begin(tuner_in(tmp_path, with_loss(one)))
+    begin(tuner_in(tmp_path, with_loss(one)))
+    with pytest.raises(ValueError, match="a search with another loss:"):
+        begin(tuner_in(tmp_path, with_loss(other)))
+
+
+def test_a_loss_may_be_reckoned_otherwise_on_another_machine(tmp_path):
+    tuner = tuner_in(tmp_path)
+    begin(tuner)
+    path = tuner.folder / "search.json"
+    content = json.loads(path.read_text())
+    content["loss"][1] *= 1 + 1e-5
+    path.write_text(json.dumps(content))
+    begin(tuner_in(tmp_path))
+
+
+def test_a_model_whose_loss_cannot_be_reckoned(tmp_path):
+    class Model(keras.Sequential):
+        def compute_loss(self, *args, **kwargs):
+            raise NotImplementedError
+
+    def custom(hp):
+        model = Model([keras.Input((6,)), keras.layers.Dense(2)])
+        model.compile(HybridOptimizer(jit_compile=False), LOSS)
+        return model
+
+    tuner = tuner_in(tmp_path, custom)
+    begin(tuner)
+    begin(tuner_in(tmp_path, custom))
+    path = tuner.folder / "search.json"
+    assert json.loads(path.read_text())["loss"][1] is None
+
+
+def with_own(rates=(1e-3, 1e-1), high=0.5):
+    def tunable(hp):
+        model = build_light(hp)
+        rate = hp.Choice("rate", rates)
+        kind = hp.Choice("kind", ["plain", "decayed"])
+        decay = None
+        with hp.conditional_scope("kind", ["decayed"]):
+            if kind == "decayed":
+                decay = hp.Float("decay", 1e-4, high)
+        model.compile(
+            HybridOptimizer(rate, weight_decay=decay, jit_compile=False), LOSS
+        )
+        return model
+
+    return tunable
+
+
+@pytest.mark.parametrize(
+    "other",
+    [with_own(rates=[1e-3, 1e-2]), with_own(high=0.1), build_light],
+    ids=["values", "under-a-condition", "none"],
+)
+def test_a_search_of_other_hyperparameters(tmp_path, other):
+    begin(tuner_in(tmp_path, with_own()))
+    begin(tuner_in(tmp_path, with_own()))
+    with pytest.raises(ValueError, match="another (model, )?hyperparameters:"):
+        begin(tuner_in(tmp_path, other))
+
+
+def test_a_project_of_kerastuner_is_refused(tmp_path):
+    (tmp_path / "hybrid").mkdir()
+    (tmp_path / "hybrid" / "oracle.json").write_text("{}")
+    with pytest.raises(ValueError, match="not made by ForkedTuner"):
+        tuner_in(tmp_path)
+
+
+def test_an_objective_that_is_no_metric(tmp_path):
+    objective = keras_tuner.Objective("val_taste", "max")
+    tuner = tuner_in(tmp_path, objective=objective)
+    with pytest.raises(ValueError, match="Received: objective='val_taste'"):
+        tuner.search(**DATA, epochs=4)

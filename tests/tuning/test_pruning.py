@@ -1,0 +1,65 @@
+"""The median rule, and trials that diverge."""
+
+import keras
+import tensorflow as tf
+from searches import POINTS, X, Y, tuner_in
+
+from keras_hybrid import HybridOptimizer
+from keras_hybrid.tuning import record
+
+
+def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
+    def pipeline(seed, first_epoch, epochs):
+        one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
+        return one.repeat(), 6
+
+    space = {**POINTS, "fraction": [0.9, 0.8, 0.2], "end": [0.0]}
+    space |= {"scale": "number", "rho": [1.0, 1e3], "end": 1.0}
+    tuner = tuner_in(tmp_path, space=space, seeds=2, prune=True)
+    tuner.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
+    search = record.load(tuner.folder)
+    stopped = [t for t in search.trials if t.status == "stopped"]
+    assert stopped, "a rho of a thousand is hopeless"
+    for trial in stopped:
+        (run,) = trial.runs
+        switch = run.switch_step / run.steps_per_epoch
+        epochs = len(run.history["loss"])
+        assert (epochs - switch) / (10 - switch) >= 1 / 3
+        assert epochs < 10
+        assert trial not in search.complete
+        score = tuner.oracle.get_trial(trial.name).score
+        assert score >= search.best.mean("val_loss")
+    whole = tuner_in(
+        tmp_path, space=space, seeds=2, project_name="whole", directory=tmp_path
+    )
+    whole.search(pipeline, epochs=10, validation_data=(X[:32], Y[:32]))
+    all_of_it = record.load(whole.folder)
+    assert search.epochs_trained < all_of_it.epochs_trained
+    finished = {t.name: t.scores("val_loss") for t in search.complete}
+    for trial in all_of_it.complete:
+        if trial.name in finished:
+            assert finished[trial.name] == trial.scores("val_loss")
+
+
+def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
+    space = {
+        **POINTS,
+        "fraction": 0.5,
+        "scale": "number",
+        "rho": [1.0, 1e30, 2e30, 3e30, 4e30, 2.0],
+        "cooldown": ["none"],
+    }
+
+    def mse(hp):
+        model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(6)])
+        model.compile(HybridOptimizer(jit_compile=False), "mse")
+        return model
+
+    tuner = tuner_in(tmp_path, mse, space, seeds=2)
+    tuner.search(X, X, epochs=8, validation_data=(X, X))
+    search = record.load(tuner.folder)
+    statuses = {t.plan.rho: t.status for t in search.trials}
+    assert [s for rho, s in statuses.items() if rho > 1e9] == ["diverged"] * 4
+    assert statuses[1.0] == statuses[2.0] == "finished"
+    assert search.best.plan.rho in (1.0, 2.0)
+    assert tuner.recipe().plan == search.best.plan

@@ -1,0 +1,67 @@
+"""The record of a search: read once, and damaged files named."""
+
+import collections
+import json
+
+import pytest
+from searches import DATA, POINTS, tuner_in
+
+from keras_hybrid._support import files
+from keras_hybrid.tuning import record
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "great"},
+        {"plan": {"when": "x"}},
+        {"plan": {"fraction": "x"}},
+        {"seed": ...},
+        {"more": 1},
+        {"format": 7},
+    ],
+)
+def test_damaged_records_are_named(tmp_path, change):
+    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    path = next(tuner.folder.glob("trial_*/seed-0.json"))
+    content = json.loads(path.read_text())
+    for name, value in change.items():
+        if value is ...:
+            del content[name]
+        else:
+            content[name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"seed-0.json"):
+        record.load(tuner.folder)
+
+
+def test_a_search_reads_each_record_once(tmp_path, monkeypatch):
+    counts = collections.Counter()
+    read = files.read_json
+
+    def counted(path, *args):
+        counts[path.relative_to(tmp_path / "hybrid").as_posix()] += 1
+        return read(path, *args)
+
+    monkeypatch.setattr(files, "read_json", counted)
+    tuner_in(tmp_path, seeds=2).search(**DATA, epochs=4)
+    assert set(counts.values()) == {1}
+    # Of 6 trainings, the last is not read again.
+    assert sum("seed-" in name for name in counts) == 5
+
+
+def test_a_reader_reads_what_has_changed(tmp_path):
+    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    reader = record.Reader(tuner.folder)
+    first = reader.load()
+    assert reader.load().trials[0].runs[0] is first.trials[0].runs[0]
+    path = min(tuner.folder.glob("trial_*/seed-0.json"))
+    plan, own, epochs, run = record.read_run(path)
+    record.write_run(path, plan, own, epochs, run._replace(seconds=9.0))
+    again = reader.load()
+    assert again.trials[0].runs[0].seconds == 9.0
+    assert again.trials[1].runs[0] is first.trials[1].runs[0]
+    path.unlink()
+    assert len(reader.load().trials) == 1
