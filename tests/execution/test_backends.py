@@ -33,12 +33,12 @@ def tensorflows_numbers(path, names):
     np.savez(path, fit=backend_checks.flat(model), **updated)
 
 
-def check(backend, folder, cases, marks, flags=""):
+def check(backend, folder):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"needs {backend}: pip install -e '.[backends]'")
     numbers = folder / "tensorflow.npz"
-    tensorflows_numbers(numbers, cases)
-    options = ("-n", "0", "-p", "no:cacheprovider", "-m", marks)
+    tensorflows_numbers(numbers, backend_checks.CASES)
+    options = ("-n", "0", "-p", "no:cacheprovider", "-m", "slow or not slow")
     checks = (backend, *options, "tests/execution/backend_checks.py")
     process = subprocess.run(
         [sys.executable, "-c", SCRIPT, *checks],
@@ -48,7 +48,7 @@ def check(backend, folder, cases, marks, flags=""):
             "KERAS_BACKEND": backend,
             "PYTHONPATH": str(ROOT),
             "TENSORFLOW_NUMBERS": str(numbers),
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {flags}",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         },
         capture_output=True,
         text=True,
@@ -61,15 +61,7 @@ def check(backend, folder, cases, marks, flags=""):
 @pytest.mark.slow
 @BACKENDS
 def test_the_rules_run_unchanged(backend, tmp_path):
-    # Compiles faster.
-    flags = "--xla_backend_optimization_level=0"
-    check(backend, tmp_path, backend_checks.FAST_CASES, "not slow", flags)
-
-
-@pytest.mark.slow
-@BACKENDS
-def test_the_rules_run_unchanged_in_full(backend, tmp_path):
-    check(backend, tmp_path, backend_checks.CASES, "slow or not slow")
+    check(backend, tmp_path)
 
 
 @pytest.mark.slow
@@ -92,12 +84,13 @@ def test_the_example_on_several_devices():
     assert "switched at update 192" in process.stdout
 
 
+@pytest.mark.slow
 def test_tensorflow_is_imported_for_its_own_backend_alone():
     """In a process that has imported nothing, and could import it."""
     if importlib.util.find_spec("jax") is None:
         pytest.skip("needs jax: pip install -e '.[backends]'")
     script = (
-        "import sys, keras_hybrid.recipes, keras_hybrid.versions; "
+        "import sys, keras_hybrid.recipes, keras_hybrid._support.versions; "
         "sys.exit('tensorflow' in sys.modules)"
     )
     for backend, imported in (("jax", 0), ("tensorflow", 1)):
