@@ -314,9 +314,10 @@ def resume(case, way, stop, folder, steps=STEPS):
             way,
             stop,
             id=f"{way}-{name}",
-            # Every way inside the transition, one at every point.
+            # One way at every point; pickles and checkpoints are stopped in
+            # the tests of the presets too.
             marks=()
-            if stop == INSIDE or way == "weights_h5"
+            if way == "weights_h5" or (way, stop) == ("keras", INSIDE)
             else pytest.mark.slow,
         )
         for way in WAYS
@@ -389,7 +390,7 @@ def test_resumed_compiled(tmp_path):
     assert_bit_equal(values_of(again), values_of(whole))
 
 
-@pytest.mark.parametrize("way", ["keras", "pickle"])
+@pytest.mark.parametrize("way", slow_but({"keras"}, ["keras", "pickle"]))
 def test_fit_resumes(way, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 3)).astype("float32")
@@ -441,7 +442,7 @@ def test_loss_scaled_optimizers_resume(tmp_path):
 # ---- The length of the training ---------------------------------------------
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", slow_but({"weights_h5", "pickle"}, WAYS))
 def test_the_length_of_the_training_is_restored(way, tmp_path):
     def make():
         return HybridOptimizer(**(BLENDED | {"cooldown": Cooldown()}))
