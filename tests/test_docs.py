@@ -433,6 +433,12 @@ def paths_of(picture):
     ]
 
 
+def test_the_site_has_the_regret_of_step_triggers():
+    of_cell = regret.watched(regret.load(ROOT / "results" / "regret"))
+    table = regret.markdown(of_cell, "test_accuracy", regret.STEP_RULES)
+    assert set(table.splitlines()) <= set(CEILING.splitlines())
+
+
 def test_the_site_has_the_regret_of_the_records():
     of_cell = regret.load(ROOT / "results" / "regret")
     named = re.findall(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -39,8 +40,10 @@ class Functions:
         if key not in self._functions:
             import tensorflow as tf
 
+            # TensorFlow tells functions apart by their code, and would warn of
+            # too many traces where many models each trace it once.
             self._functions[key] = tf.function(
-                function, jit_compile=jit, autograph=False
+                functools.partial(function), jit_compile=jit, autograph=False
             )
         return self._functions[key](*arguments)
 
