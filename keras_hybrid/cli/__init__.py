@@ -6,11 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from keras_hybrid.cli import compare, report, study, tune
-from keras_hybrid.study import packing
+from keras_hybrid.cli import compare, pack, report, study, tune
 
 # In the order of the help.
-COMMANDS = (compare, tune, study, report, packing)
+COMMANDS = (compare, tune, study, report, pack)
 
 
 def _parser() -> argparse.ArgumentParser:

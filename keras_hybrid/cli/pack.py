@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from keras_hybrid._support import records
+from keras_hybrid.cli import options
 
 
-def add_to(commands: Any) -> None:
+def add_to(commands: options.Commands) -> None:
     """Adds the command's parser."""
     parser = commands.add_parser(
         "pack",
