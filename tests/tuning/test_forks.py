@@ -153,10 +153,10 @@ def test_a_shared_prefix_logs_each_trial_s_own_sgd_rate(tmp_path):
 
 def test_forked_scores_are_those_of_kerastuner_s_own_grid(tmp_path):
     data = {**DATA, "epochs": 4}
-    tuner = tuner_in(tmp_path, seeds=2)
+    tuner = tuner_in(tmp_path)
     tuner.search(**data)
     plain = keras_tuner.GridSearch(
-        HybridHyperModel(build_light, POINTS, seeds=2),
+        HybridHyperModel(build_light, POINTS),
         objective="val_loss",
         directory=tmp_path,
         project_name="plain",

@@ -59,7 +59,14 @@ def test_hypermodel_in_keras_tuners(name, tmp_path):
     assert tuner.get_best_models()[0].predict(X[:2], verbose=0).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random",
+        pytest.param("bayesian", marks=pytest.mark.slow),
+        "hyperband",
+    ],
+)
 def test_forked_tuner_with_other_oracles(name, tmp_path):
     tuner = tuner_in(
         tmp_path,
