@@ -19,6 +19,7 @@ from keras_hybrid.tuning import record
 from keras_hybrid.tuning.fit import Fit
 
 
+@pytest.mark.slow
 def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     tuner = tuner_in(tmp_path, build_uncompiled)
     data = {**DATA, "epochs": 4}
@@ -86,6 +87,7 @@ def test_references_need_a_learning_rate(tmp_path):
         tuner.run_references(**DATA, epochs=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prune", [pytest.param(False, marks=pytest.mark.slow), True]
 )

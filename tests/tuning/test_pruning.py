@@ -96,6 +96,7 @@ def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
             assert finished[trial.name] == trial.scores("val_loss")
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
     space = {
         **POINTS,

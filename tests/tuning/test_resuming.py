@@ -26,6 +26,7 @@ def test_a_search_that_is_finished_is_not_repeated(tmp_path):
     assert len(tuner.oracle.trials) == 3
 
 
+@pytest.mark.slow
 def test_a_search_of_other_processes_goes_on_here(tmp_path):
     """As after workers on other machines, or a kill in the first trial."""
     tuner = tuner_in(tmp_path)
@@ -125,6 +126,7 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     assert found.trials[0].runs[0] == kept.trials[0].runs[0]
 
 
+@pytest.mark.slow
 def test_damaged_snapshots_are_named_and_trained_again(tmp_path):
     space = {**POINTS, "fraction": [0.5, 0.75]}
     whole = tuner_in(tmp_path, space=space, project_name="whole")

@@ -20,19 +20,15 @@ class Noting(keras.callbacks.Callback):
         Noting.starts.append(self.seen)
 
 
-def test_callbacks_are_copied_and_watch_the_first_seed(tmp_path):
+def test_callbacks_are_copied_and_progress_is_told(tmp_path):
+    """Callbacks watch the first seed."""
     Noting.starts = []
     callbacks = [Noting()]
-    tuner = tuner_in(tmp_path, space=TWO, seeds=2)
+    told = []
+    tuner = tuner_in(tmp_path, space=TWO, seeds=2, report=told.append)
     tuner.search(**DATA, epochs=4, callbacks=callbacks)
     assert Noting.starts == [1, 1]
     assert callbacks[0].seen == 0
-
-
-def test_progress_is_told(tmp_path):
-    told = []
-    tuner = tuner_in(tmp_path, space=TWO, seeds=2, report=told.append)
-    tuner.search(**DATA, epochs=4)
     done = [p for p in told if p.run is not None]
     assert [p.finished for p in done] == [1, 2, 3, 4]
     assert {p.total for p in told} == {4}
