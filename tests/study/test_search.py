@@ -1,5 +1,6 @@
 """The command `tune`, and searches of the study's cells."""
 
+import functools
 import json
 import os
 
@@ -8,24 +9,33 @@ import pytest
 
 from keras_hybrid import HybridOptimizer, SwitchCallback, cli
 from keras_hybrid.recipes import Recipe
+from keras_hybrid.study import datasets
 from keras_hybrid.study.search import Cell, finish, prepare
 from keras_hybrid.tuner import SPACES
 from keras_hybrid.tuning import record
 from keras_hybrid.tuning.fit import Fit
 from keras_hybrid.tuning.forks import Forks
 
+LOAD = functools.cache(datasets.load)
 TINY = ["--architecture", "linear", "--epochs", "5", "--seeds", "1"]
 
 
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch):
+    """The embedded images are the same in every test."""
+    monkeypatch.setattr(datasets, "load", LOAD)
+
+
 def test_tune_leaves_a_recipe_a_report_and_the_record(tmp_path, capsys):
-    arguments = ["tune", *TINY, "--directory", str(tmp_path)]
+    arguments = ["tune", *TINY, "--max-trials", "3"]
+    arguments += ["--directory", str(tmp_path)]
     assert cli.main(arguments) == 0
     printed = capsys.readouterr().out
     folder = tmp_path / "mnist-5k-linear"
     recipe = Recipe.load(folder / "recipe.json")
     search = record.load(folder)
     assert str(recipe.plan) in printed.replace("\n", " ")
-    assert len(search.trials) == 10
+    assert len(search.trials) == 3
     assert recipe.dataset == "mnist-5k"
     assert recipe.architecture == "linear"
     assert recipe.score["mean"] == search.found.mean("val_accuracy")
@@ -47,11 +57,12 @@ def test_tune_leaves_a_recipe_a_report_and_the_record(tmp_path, capsys):
     assert "Report:" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_recipe_gives_the_trial_s_score(tmp_path):
     """Trained with the recipe's optimizer and callback in plain `fit`."""
     import keras
 
-    from keras_hybrid.study import architectures, datasets
+    from keras_hybrid.study import architectures
 
     cell = Cell(architecture="mlp_small", epochs=5, seeds=1, max_trials=2)
     searched = prepare(cell, tmp_path)

@@ -19,6 +19,7 @@ from keras_hybrid.tuning import record
 from keras_hybrid.tuning.fit import Fit
 
 
+@pytest.mark.slow
 def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     tuner = tuner_in(tmp_path, build_uncompiled)
     data = {**DATA, "epochs": 4}
@@ -86,11 +87,14 @@ def test_references_need_a_learning_rate(tmp_path):
         tuner.run_references(**DATA, epochs=4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "prune", [pytest.param(False, marks=pytest.mark.slow), True]
 )
 def test_references_are_whole_trainings(tmp_path, prune):
-    tuner = tuner_in(tmp_path, prune=prune, seeds=2)
+    # The median rule needs two finished trials.
+    space = {**POINTS, "fraction": [0.5, 0.25]}
+    tuner = tuner_in(tmp_path, space=space, prune=prune, seeds=2)
     tuner.search(**DATA, epochs=8)
     tuner.run_references(**DATA, epochs=8)
     for trial in record.load(tuner.folder).references.values():

@@ -59,7 +59,14 @@ def test_hypermodel_in_keras_tuners(name, tmp_path):
     assert tuner.get_best_models()[0].predict(X[:2], verbose=0).shape == (2, 2)
 
 
-@pytest.mark.parametrize("name", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "random",
+        pytest.param("bayesian", marks=pytest.mark.slow),
+        pytest.param("hyperband", marks=pytest.mark.slow),
+    ],
+)
 def test_forked_tuner_with_other_oracles(name, tmp_path):
     tuner = tuner_in(
         tmp_path,
@@ -78,6 +85,7 @@ def test_forked_tuner_with_other_oracles(name, tmp_path):
     assert tuner.recipe().plan == search.best.plan
 
 
+@pytest.mark.slow
 def test_an_oracle_of_the_user_s_own(tmp_path):
     oracle = keras_tuner.oracles.RandomSearchOracle(
         objective=keras_tuner.Objective("val_loss", "min"), max_trials=2, seed=3
@@ -87,6 +95,7 @@ def test_an_oracle_of_the_user_s_own(tmp_path):
     assert len(record.load(tuner.folder).trials) == 2
 
 
+@pytest.mark.slow
 def test_a_hypermodel_s_own_hyperparameters_are_searched_and_kept(tmp_path):
     class Inner(keras_tuner.HyperModel):
         def build(self, hp):
@@ -107,6 +116,7 @@ def test_a_hypermodel_s_own_hyperparameters_are_searched_and_kept(tmp_path):
     assert float(optimizer.learning_rate) == pytest.approx(rate)
 
 
+@pytest.mark.slow
 def test_best_models_have_the_last_weights_of_the_best_trial(tmp_path):
     tuner = tuner_in(tmp_path)
     tuner.search(**DATA, epochs=4)
@@ -149,6 +159,7 @@ def test_data_as_nests_weights_and_functions(tmp_path):
     assert tuner.recipe().budget["batch_size"] == 24
 
 
+@pytest.mark.slow
 def test_arrays_come_in_the_precision_that_fit_gives_them(tmp_path):
     given = []
 
@@ -182,6 +193,7 @@ def test_plain_tuners_take_data_sets(tmp_path):
     assert tuner.oracle.get_best_trials()[0].score > 0
 
 
+@pytest.mark.slow
 def test_a_model_without_an_input_layer(tmp_path):
     def unbuilt(hp):
         model = keras.Sequential([keras.layers.Dense(2, activation="softmax")])

@@ -1,13 +1,68 @@
 """The median rule, and trials that diverge."""
 
 import keras
+import pytest
 import tensorflow as tf
 from searches import POINTS, X, Y, tuner_in
 
 from keras_hybrid import HybridOptimizer
+from keras_hybrid.plans import Plan
 from keras_hybrid.tuning import record
+from keras_hybrid.tuning.pruning import median_rule
+from keras_hybrid.tuning.record import Search, Trained, Trial
 
 
+def finished(seed, values, switch, epochs=10):
+    return Trained(
+        seed=seed,
+        history={"loss": values, "val_loss": values},
+        switch_step=6 * switch,
+        steps_per_epoch=6,
+        shared_epochs=0,
+        trained_epochs=epochs,
+        seconds=1.0,
+        status="finished",
+    )
+
+
+def history(values, step):
+    return {
+        "loss": values,
+        "val_loss": values,
+        "switch_step": [step] * len(values),
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "step", "stops"),
+    [
+        # Two that rise by 1 an epoch, from a switch at epoch 2 of 10. Half way
+        # from one at epoch 4 is epoch 7, for which they had 6 at epoch 6.
+        ([9.0] * 6 + [6.1], 24, True),
+        ([9.0] * 6 + [5.9], 24, False),
+        # A third of the way is epoch 6: from there on.
+        ([99.0] * 6, 24, True),
+        ([99.0] * 5, 24, False),
+        ([99.0] * 10, 24, False),
+        ([99.0] * 7, -1, False),
+    ],
+    ids=["worse", "better", "a-third", "earlier", "the-end", "unswitched"],
+)
+def test_the_median_rule(tmp_path, values, step, stops):
+    rising = [float(epoch) for epoch in range(1, 11)]
+    trials = [
+        Trial(str(i), Plan(fraction=0.2), {}, 10, [finished(0, rising, 2)])
+        for i in range(2)
+    ]
+    settings = {"objective": "val_loss", "direction": "min"}
+    search = Search(tmp_path, settings, trials, {})
+    assert median_rule(search, 0, 10, {})(history(values, step)) is stops
+    # Of another seed, budget or other hyperparameters there are none.
+    for others in ((1, 10, {}), (0, 20, {}), (0, 10, {"units": 3})):
+        assert not median_rule(search, *others)(history(values, step))
+
+
+@pytest.mark.slow
 def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
     def pipeline(seed, first_epoch, epochs):
         one = tf.data.Dataset.from_tensor_slices((X, Y)).batch(16)
@@ -41,6 +96,7 @@ def test_the_median_rule_stops_the_first_seed_of_hopeless_trials(tmp_path):
             assert finished[trial.name] == trial.scores("val_loss")
 
 
+@pytest.mark.slow
 def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
     space = {
         **POINTS,
@@ -55,8 +111,8 @@ def test_a_diverged_trial_is_recorded_and_the_search_goes_on(tmp_path):
         model.compile(HybridOptimizer(jit_compile=False), "mse")
         return model
 
-    tuner = tuner_in(tmp_path, mse, space, seeds=2)
-    tuner.search(X, X, epochs=8, validation_data=(X, X))
+    tuner = tuner_in(tmp_path, mse, space)
+    tuner.search(X, X, epochs=4, validation_data=(X, X))
     search = record.load(tuner.folder)
     statuses = {t.plan.rho: t.status for t in search.trials}
     assert [s for rho, s in statuses.items() if rho > 1e9] == ["diverged"] * 4

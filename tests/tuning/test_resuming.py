@@ -26,6 +26,7 @@ def test_a_search_that_is_finished_is_not_repeated(tmp_path):
     assert len(tuner.oracle.trials) == 3
 
 
+@pytest.mark.slow
 def test_a_search_of_other_processes_goes_on_here(tmp_path):
     """As after workers on other machines, or a kill in the first trial."""
     tuner = tuner_in(tmp_path)
@@ -58,7 +59,7 @@ tuner.search(**t.DATA, epochs=8)
 @pytest.mark.parametrize(
     "kills",
     [
-        pytest.param([18], id="once"),
+        pytest.param([18], id="once", marks=pytest.mark.slow),
         # The first in the first training: there is no record yet.
         pytest.param([3, 18], id="twice", marks=pytest.mark.slow),
     ],
@@ -100,7 +101,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, kills):
 
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     save = np.savez
-    room = 9  # Snapshots until the disk is full.
+    room = 6  # Snapshots until the disk is full.
 
     def filling(file, **arrays):
         nonlocal room
@@ -111,24 +112,26 @@ def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
         save(file, **arrays)
 
     monkeypatch.setattr(np, "savez", filling)
-    tuner = tuner_in(tmp_path, seeds=2)
+    tuner = tuner_in(tmp_path)
     with pytest.raises(ValueError, match="There is no room for .*epoch-"):
         tuner.search(**DATA, epochs=8)
     kept = record.load(tuner.folder)
     assert sum(len(t.runs) for t in kept.trials) == 1
     assert not list(tmp_path.rglob("*.partial"))
     monkeypatch.setattr(np, "savez", save)
-    again = tuner_in(tmp_path, seeds=2)
+    again = tuner_in(tmp_path)
     again.search(**DATA, epochs=8)
     found = record.load(again.folder)
     assert len(found.complete) == 3
     assert found.trials[0].runs[0] == kept.trials[0].runs[0]
 
 
+@pytest.mark.slow
 def test_damaged_snapshots_are_named_and_trained_again(tmp_path):
-    whole = tuner_in(tmp_path, project_name="whole")
+    space = {**POINTS, "fraction": [0.5, 0.75]}
+    whole = tuner_in(tmp_path, space=space, project_name="whole")
     whole.search(**DATA, epochs=4)
-    tuner = tuner_in(tmp_path)
+    tuner = tuner_in(tmp_path, space=space)
 
     def damage(progress):
         if progress.run is not None:

@@ -2,12 +2,22 @@
 
 import collections
 import json
+import shutil
 
 import pytest
 from searches import DATA, POINTS, tuner_in
 
 from keras_hybrid._support import files
 from keras_hybrid.tuning import record
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """The folder of a finished search, to be copied."""
+    folder = tmp_path_factory.mktemp("search")
+    tuner = tuner_in(folder, space={**POINTS, "fraction": [1.0, 0.5]})
+    tuner.search(**DATA, epochs=2)
+    return tuner.folder
 
 
 @pytest.mark.parametrize(
@@ -21,10 +31,9 @@ from keras_hybrid.tuning import record
         {"format": 7},
     ],
 )
-def test_damaged_records_are_named(tmp_path, change):
-    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
-    tuner.search(**DATA, epochs=2)
-    path = next(tuner.folder.glob("trial_*/seed-0.json"))
+def test_damaged_records_are_named(tmp_path, searched, change):
+    folder = shutil.copytree(searched, tmp_path / "hybrid")
+    path = next(folder.glob("trial_*/seed-0.json"))
     content = json.loads(path.read_text())
     for name, value in change.items():
         if value is ...:
@@ -33,7 +42,7 @@ def test_damaged_records_are_named(tmp_path, change):
             content[name] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"seed-0.json"):
-        record.load(tuner.folder)
+        record.load(folder)
 
 
 def test_a_search_reads_each_record_once(tmp_path, monkeypatch):
@@ -45,19 +54,18 @@ def test_a_search_reads_each_record_once(tmp_path, monkeypatch):
         return read(path, *args)
 
     monkeypatch.setattr(files, "read_json", counted)
-    tuner_in(tmp_path, seeds=2).search(**DATA, epochs=4)
+    tuner_in(tmp_path).search(**DATA, epochs=4)
     assert set(counts.values()) == {1}
-    # Of 6 trainings, the last is not read again.
-    assert sum("seed-" in name for name in counts) == 5
+    # Of 3 trainings, the last is not read again.
+    assert sum("seed-" in name for name in counts) == 2
 
 
-def test_a_reader_reads_what_has_changed(tmp_path):
-    tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})
-    tuner.search(**DATA, epochs=2)
-    reader = record.Reader(tuner.folder)
+def test_a_reader_reads_what_has_changed(tmp_path, searched):
+    folder = shutil.copytree(searched, tmp_path / "hybrid")
+    reader = record.Reader(folder)
     first = reader.load()
     assert reader.load().trials[0].runs[0] is first.trials[0].runs[0]
-    path = min(tuner.folder.glob("trial_*/seed-0.json"))
+    path = min(folder.glob("trial_*/seed-0.json"))
     plan, own, epochs, run = record.read_run(path)
     record.write_run(path, plan, own, epochs, run._replace(seconds=9.0))
     again = reader.load()
