@@ -43,11 +43,6 @@ ALIASES = {
     f"{PACKAGE}.study.report": "reports",
 }
 MOST_LINES = {"module": 400, "class": 300, "function": 60}
-# What is still longer: how long it may be at most, and why it is. The numbers
-# may fall, and an entry goes when its part is short enough; none is added.
-LONGER = {}
-# How many underscore names of other modules one still uses; it may only fall.
-REACHING = {}
 
 
 @functools.cache
@@ -163,15 +158,7 @@ def test_nobody_reaches_for_anothers_underscore_names():
                     and is_private(alias.name)
                     and f"{node.module}.{alias.name}" not in sources()
                 }
-    counts = {
-        module.removeprefix(f"{PACKAGE}."): len(names)
-        for module, names in reached.items()
-        if names
-    }
-    more = {m: n for m, n in counts.items() if n > REACHING.get(m, 0)}
-    assert not more, reached
-    # Who no longer reaches leaves the list.
-    assert counts.keys() == REACHING.keys()
+    assert not {module: names for module, names in reached.items() if names}
 
 
 # ---- Sizes ------------------------------------------------------------------
@@ -214,16 +201,9 @@ def test_modules_classes_and_functions_are_short():
     too_long = {
         name: lines
         for name, (kind, lines) in sizes().items()
-        if lines > LONGER.get(name, (MOST_LINES[kind],))[0]
+        if lines > MOST_LINES[kind]
     }
     assert not too_long
-
-
-def test_what_is_short_enough_is_no_exception():
-    for name, (_, reason) in LONGER.items():
-        kind, lines = sizes()[name]
-        assert lines > MOST_LINES[kind], f"{name}: take it out of LONGER"
-        assert reason
 
 
 def test_the_lines_of_parts_are_counted():
