@@ -18,6 +18,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from small import slow_but
 
 import keras_hybrid
 from keras_hybrid import cli
@@ -109,7 +110,11 @@ def test_every_python_block_is_run_or_says_why_not():
 
 
 @pytest.mark.parametrize(
-    "page", [page for page, text in PAGES.items() if "```python" in text]
+    "page",
+    slow_but(
+        {"README.md", "docs/guides/train-until-done.md"},
+        [page for page, text in PAGES.items() if "```python" in text],
+    ),
 )
 def test_python_blocks(page, tmp_path, monkeypatch, capsys):
     """One after the other: a block may go on from those before it."""

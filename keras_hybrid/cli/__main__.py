@@ -1,7 +1,8 @@
-"""python -m keras_hybrid.cli: the command line without its script."""
+"""`python -m keras_hybrid.cli`."""
 
 import sys
 
 from keras_hybrid.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

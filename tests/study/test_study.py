@@ -321,6 +321,7 @@ def test_a_packed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
     assert ours == theirs
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
     """Stops after some runs, and ends with the same records."""
     told = []
