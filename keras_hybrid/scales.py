@@ -32,11 +32,13 @@ class Scale:
         needs: Names of the sums of each adaptive update that it reads (of
             `triggers.SUMS`); most need none.
         estimated: Whether rho comes from the adaptive steps.
+        rho: As the user gave it, else 0.
         scope: How finely, in place of the optimizer's `scale_scope`; or None.
     """
 
     needs: frozenset[str] = frozenset()
     estimated = True
+    rho = 0.0
     scope: str | None = None
 
     def granularity(self, scale_scope: str) -> str:

@@ -29,6 +29,34 @@ def slow_but(quick, names):
     ]
 
 
+# ---- Models made once -------------------------------------------------------
+
+_MODELS = {}
+
+
+def reset(make, *args, **kwargs):
+    """A model as `make` makes it, compiled once and then reset.
+
+    Phase is data, so that the initial values are the initial state. Where new
+    Python objects are the point, tests call `make`.
+    """
+    key = (
+        make.__module__,
+        make.__qualname__,
+        repr((args, sorted(kwargs.items()))),
+    )
+    if key not in _MODELS:
+        model = make(*args, **kwargs)
+        model.optimizer.build(model.trainable_variables)
+        variables = model.variables + model.optimizer.variables
+        _MODELS[key] = model, variables, [v.numpy() for v in variables]
+    model, variables, values = _MODELS[key]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    model._initial_epoch = None  # BackupAndRestore sets it.
+    return model
+
+
 # ---- A small model and its data ---------------------------------------------
 
 STEPS = 24

@@ -46,7 +46,7 @@ class Packed(NamedTuple):
 
 def exists(path: Path) -> bool:
     """Whether there is a record of that path, in a file or in a table."""
-    return path.exists() or table_of(path) is not None
+    return path.exists() or packed_in(path) is not None
 
 
 def read(path: Path, expected_format: int, what: str) -> dict[str, Any]:
@@ -58,10 +58,9 @@ def read(path: Path, expected_format: int, what: str) -> dict[str, Any]:
     try:
         return files.read_json(path, expected_format, what)
     except ValueError:
-        place = None if path.exists() else table_of(path)
-        if place is None:
+        record = _row(path)
+        if record is None:
             raise
-    record = _table(place)[_name(path, place)]
     return files.of_format(path, record, expected_format, what)
 
 
@@ -114,8 +113,10 @@ def kind_of(record: Any) -> str | None:
     return next((t for t, needed in TABLES.items() if needed <= fields), None)
 
 
-def table_of(path: Path) -> Path | None:
-    """Returns the table that has the row of a path, or None."""
+def packed_in(path: Path) -> Path | None:
+    """Returns the table that a record is read from, None if it is a file."""
+    if path.exists():
+        return None
     for place in _tables_above(path):
         if _name(path, place) in _table(place):
             return place
@@ -189,9 +190,9 @@ def restore(folder: Path) -> int:
     """
     paths = below(folder)
     for path in paths:
-        place = None if path.exists() else table_of(path)
-        if place is not None:
-            files.write_json(path, _table(place)[_name(path, place)])
+        record = _row(path)
+        if record is not None:
+            files.write_json(path, record)
     return len(paths)
 
 
@@ -199,7 +200,12 @@ def _content(path: Path) -> Any:
     """What a file or a row holds; None where that is unreadable."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
-    place = None if path.exists() else table_of(path)
+    return _row(path)
+
+
+def _row(path: Path) -> dict[str, Any] | None:
+    """The record that a table holds in place of a file, or None."""
+    place = packed_in(path)
     return None if place is None else _table(place)[_name(path, place)]
 
 

@@ -65,6 +65,15 @@ def in_place(
         assign(model.weights, own)
 
 
+@contextlib.contextmanager
+def averaging(model: Any, average: RunningAverage) -> Iterator[None]:
+    """Takes an epoch's weights into the average, which is in place inside."""
+    own = values_of(model.weights)
+    average.update(own)
+    with in_place(model, average.values, own):
+        yield
+
+
 def validate(model: Any) -> dict[str, float]:
     """Returns the metrics on the validation data of the `fit` that runs.
 

@@ -32,9 +32,7 @@ class Memory:
 
     def look(self, model: Any) -> dict[str, float]:
         """Averages an epoch's weights; returns the average's validation."""
-        own = averages.values_of(model.weights)
-        self.average.update(own)
-        with averages.in_place(model, self.average.values, own):
+        with averages.averaging(model, self.average):
             scores = averages.validate(model)
         self.compare(scores)
         return scores

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_hybrid.cli import options, report
+from keras_hybrid.study.arms import DEFAULT_ARMS
 
 
 def add_to(commands: options.Commands) -> None:
@@ -22,8 +23,7 @@ def add_to(commands: options.Commands) -> None:
     options.add_cell(parser, architecture="mlp")
     parser.add_argument(
         "--arms",
-        default="adam_constant,adam_stop,adam_reduce,schedule_free,adam_ema,"
-        "adam,sgd,until_done_control,until_done",
+        default=",".join(DEFAULT_ARMS),
         help="names of arms, separated by commas; also a switch at half of the "
         "epochs: hybrid, and its control; that with other estimates of the "
         "SGD learning rate: hybrid_norm, hybrid_swats, hybrid_model; and the "

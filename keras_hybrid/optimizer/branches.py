@@ -24,21 +24,21 @@ class Branches:
     Args:
         choices: What is fixed.
         state: Its shapes are read.
-        layouts: Of all variables of the optimizer.
-        indices: Those that are updated.
+        every_layout: Of all variables of the optimizer.
+        layouts: Of those that are updated.
     """
 
     def __init__(
         self,
         choices: Choices,
         state: State,
+        every_layout: Sequence[Layout],
         layouts: Sequence[Layout],
-        indices: Sequence[int],
     ) -> None:
         self._choices = choices
         self._state = state
-        self._every_layout = layouts
-        self._layouts = [layouts[i] for i in indices]
+        self._every_layout = every_layout
+        self._layouts = layouts
         self._phases = choices.phases(len(state.groups.names))
 
     def run(

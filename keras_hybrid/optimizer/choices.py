@@ -80,11 +80,8 @@ class Choices:
 
     @property
     def rho(self) -> float:
-        """Rho where it is neither estimated nor left to the first SGD update.
-
-        0 where it is.
-        """
-        return float(getattr(self.scale, "rho", 0.0))
+        """SGD's rho as the user gave it, else 0."""
+        return float(self.scale.rho)
 
     @property
     def sgd_schedule(self) -> Any:

@@ -12,7 +12,6 @@ from keras import ops
 from keras_hybrid import rules
 from keras_hybrid.execution import backends
 from keras_hybrid.execution.layouts import Layout, settings_of
-from keras_hybrid.optimizer import plans
 from keras_hybrid.optimizer.choices import Choices
 from keras_hybrid.optimizer.plans import Plan, constant
 from keras_hybrid.optimizer.state import State, layouts_of
@@ -55,10 +54,14 @@ def estimate(
     return rho * constant(choices.multiplier, state.dtype), exists
 
 
-def after(optimizer: Any, updates: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the estimate as so many updates have left a built optimizer."""
+def from_state(optimizer: Any, plan: Plan) -> tuple[Tensor, Tensor]:
+    """Returns the estimate from a built optimizer's variables as they are.
+
+    Args:
+        optimizer: A `PhasedOptimizer`.
+        plan: Of its last update (`plans.last_plan`).
+    """
     choices, state = optimizer.choices, optimizer.state
-    plan = plans.last_plan(choices, state, updates)
     layouts = layouts_of(optimizer, choices, state)
     return estimate(choices, state, plan, layouts, state.pairs)
 

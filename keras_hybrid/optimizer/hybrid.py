@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -192,7 +193,7 @@ class HybridOptimizer(PhasedOptimizer):
             self.root,
         )
 
-    @property
+    @functools.cached_property
     def choices(self) -> Choices:
         """What is fixed while an update is traced."""
         return Choices(
@@ -236,6 +237,7 @@ class HybridOptimizer(PhasedOptimizer):
             # Now, as `build` may be traced into a graph.
             self._start_weight = arguments.weight_at_start(value)
         if not name.startswith("_") and name != "learning_rate":
+            self.__dict__.pop("choices", None)
             self.forget_functions()
 
     def reconfigure(self, **changes: Any) -> None:

@@ -91,8 +91,9 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         self, variables: Sequence[Any], indices: Sequence[int]
     ) -> Update:
         """Returns the update of some variables."""
-        every = layouts_of(self, self.choices, self.state)
-        return Update(self.choices, self.state, variables, every, indices, self)
+        choices = self.choices
+        every = layouts_of(self, choices, self.state)
+        return Update(choices, self.state, variables, every, indices, self)
 
     def check_update(self) -> None:
         """Raises where the cool-down does not know when to end."""
@@ -137,7 +138,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         choices, state = self.choices, self.state
         waiting = state.switch_steps.numpy() < 0
         plan = plans.last_plan(choices, state, self.iterations)
-        found = estimates.after(self, self.iterations)
+        found = estimates.from_state(self, plan)
         exists = ops.convert_to_numpy(found[1])
         if not exists[waiting[state.groups.of]].all():
             raise NoEstimate(

@@ -33,13 +33,8 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     dtype = state.dtype
     switch_steps = backends.read(state.switch_steps)
     switched = switch_steps >= 0
-    position = ops.cast(ops.where(switched, step - switch_steps, 0), dtype)
-    factor = ops.ones_like(position)
-    if choices.cooldown is not None:
-        spans = cooldown_spans(state, switch_steps)
-        factor = ops.where(
-            switched, choices.cooldown.factor(position, *spans), factor
-        )
+    position = _position(state, switch_steps, step)
+    factor = cooldown_factors(choices, state, switch_steps, step)
     scale_cut = backends.read(state.scale_cut)
     rates = rate * factor
     sgd_rates = rates
@@ -102,12 +97,21 @@ def next_weights(
     choices: Choices, state: State, switch_steps: Tensor, step: Tensor
 ) -> Tensor:
     """Returns SGD's weight in the update after number `step`."""
-    switched = switch_steps >= 0
-    position = ops.cast(
-        ops.where(switched, step + 1 - switch_steps, 0), state.dtype
-    )
-    weights = ops.where(switched, choices.transition.weight(position), 0)
-    return ops.cast(weights, state.dtype)
+    position = _position(state, switch_steps, step + 1)
+    weights = choices.transition.weight(position)
+    return ops.cast(ops.where(switch_steps >= 0, weights, 0), state.dtype)
+
+
+def cooldown_factors(
+    choices: Choices, state: State, switch_steps: Tensor, step: Tensor
+) -> Tensor:
+    """Returns the cool-down's factor in update number `step`."""
+    position = _position(state, switch_steps, step)
+    if choices.cooldown is None:
+        return ops.ones_like(position)
+    spans = cooldown_spans(state, switch_steps)
+    factor = choices.cooldown.factor(position, *spans)
+    return ops.where(switch_steps >= 0, factor, ops.ones_like(position))
 
 
 def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,6 +126,12 @@ def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
 def constant(value: float, dtype: Any) -> Tensor:
     """Returns a tensor of `value`; a cast would go through float32."""
     return ops.convert_to_tensor(value, dtype=dtype)
+
+
+def _position(state: State, switch_steps: Tensor, step: Tensor) -> Tensor:
+    """Returns the updates from the switch to number `step`, 0 before it."""
+    after = ops.where(switch_steps >= 0, step - switch_steps, 0)
+    return ops.cast(after, state.dtype)
 
 
 def _correction_2(choices: Choices, state: State, updates: Tensor) -> Tensor:

@@ -31,7 +31,8 @@ def sgd_learning_rates(optimizer: Any) -> dict[str, float | None]:
         return plan["sgd_rates"], plans.scales_of(choices, state, plan)
 
     def estimate(step: Tensor) -> tuple[Tensor, Tensor]:
-        return estimates.after(optimizer, step)
+        plan = plans.last_plan(choices, state, step)
+        return estimates.from_state(optimizer, plan)
 
     found = optimizer.asked("next update", next_update, rate, step)
     sgd_rates, scales = (ops.convert_to_numpy(x) for x in found)
@@ -69,28 +70,19 @@ def mean_learning_rate(
 
 def cooldown_factor(choices: Choices, state: State, updates: int) -> float:
     """Returns the cool-down's factor after so many updates, groups' mean."""
-    if choices.cooldown is None:
-        return 1.0
-    switch_steps = state.switch_steps.numpy()
-    switched = switch_steps >= 0
-    position = np.where(switched, updates - switch_steps, 0)
-    spans = _spans(state)
-    factor = choices.cooldown.factor(
-        ops.cast(ops.convert_to_tensor(position), state.dtype), *spans
-    )
-    return float(np.where(switched, ops.convert_to_numpy(factor), 1.0).mean())
+    switch_steps = backends.read(state.switch_steps)
+    step = ops.cast(updates, switch_steps.dtype)
+    factors = plans.cooldown_factors(choices, state, switch_steps, step)
+    return float(ops.convert_to_numpy(factors).mean())
 
 
 def cooldown_end(cooldown: Cooldown, state: State) -> int | None:
     """Returns the updates after which the last group has cooled down."""
-    spans = _spans(state)
+    switch_steps = backends.read(state.switch_steps)
+    spans = plans.cooldown_spans(state, switch_steps)
     length = ops.convert_to_numpy(cooldown.length(*spans))
     ends = state.switch_steps.numpy() + length
     return int(ends.max()) if np.isfinite(ends).all() else None
-
-
-def _spans(state: State) -> tuple[Tensor, Tensor]:
-    return plans.cooldown_spans(state, backends.read(state.switch_steps))
 
 
 def _means(state: State, scales: Any) -> np.ndarray:

@@ -64,7 +64,7 @@ class Update:
         self._every_layout = list(layouts)
         self._layouts = [layouts[i] for i in indices]
         self._indices = list(indices)
-        self._branches = Branches(choices, state, layouts, indices)
+        self._branches = Branches(choices, state, layouts, self._layouts)
         self._assignments = Assignments(writer)
         self._assign = self._assignments.assign
 

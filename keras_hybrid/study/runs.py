@@ -272,7 +272,7 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
     """The run of a path, in a file or a table, which must be this one."""
     if not records.exists(path):
         return None
-    table = None if path.exists() else records.table_of(path)
+    table = records.packed_in(path)
     removing = "remove the file"
     if table is not None:
         removing = f"`keras-hybrid pack --undo {table.parent}`, then {removing}"

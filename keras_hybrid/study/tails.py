@@ -82,9 +82,7 @@ class Training:
 
     def average(self) -> dict[str, float]:
         """Takes the epoch's end into the average; returns what that scores."""
-        own = averages.values_of(self.model.weights)
-        self._average.update(own)
-        with averages.in_place(self.model, self._average.values, own):
+        with averages.averaging(self.model, self._average):
             return {
                 **_prefixed("averaged_val_", self.scores("val")),
                 **_prefixed("averaged_test_", self.scores("test")),

@@ -82,8 +82,21 @@ class AtEpoch(EpochTrigger):
         return {"n": self.n}
 
 
+class _Monitoring(EpochTrigger):
+    """A trigger that reads one metric, whose better direction it knows."""
+
+    def __init__(self, monitor: str, mode: str) -> None:
+        self.monitor = checks.text("monitor", monitor)
+        self.mode = mode
+        self._sign = _better_sign(monitor, mode)
+
+    def read(self, epoch: int, logs: Mapping[str, float]) -> float:
+        """Returns the monitored metric."""
+        return _logged(logs, self.monitor)
+
+
 @checks.registered
-class Plateau(EpochTrigger):
+class Plateau(_Monitoring):
     """Switches when a metric has stopped improving.
 
     An epoch improves if its value is better than the best so far by more than
@@ -116,21 +129,15 @@ class Plateau(EpochTrigger):
         min_delta: float = 0.0,
         mode: str = "auto",
     ) -> None:
-        self.monitor = checks.text("monitor", monitor)
+        super().__init__(monitor, mode)
         self.patience = checks.integer("patience", patience, low=1)
         self.min_delta = checks.number("min_delta", min_delta, low=0)
-        self.mode = mode
-        self._sign = _better_sign(monitor, mode)
         self.reset()
 
     def reset(self) -> None:
         """Forgets the best value."""
         self.best = -self._sign * math.inf
         self.waited = 0.0
-
-    def read(self, epoch: int, logs: Mapping[str, float]) -> float:
-        """Returns the monitored metric."""
-        return _logged(logs, self.monitor)
 
     def update(self, value: float) -> bool:
         """Holds after `patience` epochs without improvement."""
@@ -154,7 +161,7 @@ class Plateau(EpochTrigger):
 
 
 @checks.registered
-class Slope(EpochTrigger):
+class Slope(_Monitoring):
     """Switches when a metric's trend is no longer an improvement.
 
     A line is fitted by least squares through the values of the last half of
@@ -188,25 +195,19 @@ class Slope(EpochTrigger):
         errors: float = 2.0,
         mode: str = "auto",
     ) -> None:
-        self.monitor = checks.text("monitor", monitor)
+        super().__init__(monitor, mode)
         self.least = checks.integer("least", least, low=3)
         if self.least > self.MOST:
             raise ValueError(
                 f"`least` must be at most {self.MOST}. Received: least={least}"
             )
         self.errors = checks.number("errors", errors, low=0)
-        self.mode = mode
-        self._sign = _better_sign(monitor, mode)
         self.reset()
 
     def reset(self) -> None:
         """Forgets all values."""
         self.epochs = 0
         self.values: list[float] = []
-
-    def read(self, epoch: int, logs: Mapping[str, float]) -> float:
-        """Returns the monitored metric."""
-        return _logged(logs, self.monitor)
 
     def update(self, value: float) -> bool:
         """Holds where the line through the window does not improve."""
@@ -313,7 +314,7 @@ class GeneralizationGap(EpochTrigger):
 
 
 @checks.registered
-class MetricReached(EpochTrigger):
+class MetricReached(_Monitoring):
     """Switches when a metric has reached a value.
 
     Args:
@@ -333,14 +334,8 @@ class MetricReached(EpochTrigger):
     """
 
     def __init__(self, monitor: str, target: float, mode: str = "auto") -> None:
-        self.monitor = checks.text("monitor", monitor)
+        super().__init__(monitor, mode)
         self.target = checks.number("target", target)
-        self.mode = mode
-        self._sign = _better_sign(monitor, mode)
-
-    def read(self, epoch: int, logs: Mapping[str, float]) -> float:
-        """Returns the monitored metric."""
-        return _logged(logs, self.monitor)
 
     def update(self, value: float) -> bool:
         """Holds where the value is equal to the target or better."""

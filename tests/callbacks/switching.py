@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from small import reset
 
 from keras_hybrid import HybridOptimizer
 
@@ -39,26 +40,9 @@ def new_model(**kwargs):
     return compiled_model(HybridOptimizer(**kwargs))
 
 
-_MODELS = {}
-
-
 def hybrid_model(**kwargs):
-    """A model as `new_model` makes it, compiled once and then reset.
-
-    Phase is data, so that the initial values are the initial state. Where new
-    Python objects are the point, tests take `new_model`.
-    """
-    key = repr(sorted(kwargs.items()))
-    if key not in _MODELS:
-        model = new_model(**kwargs)
-        model.optimizer.build(model.trainable_variables)
-        variables = model.variables + model.optimizer.variables
-        _MODELS[key] = model, variables, [v.numpy() for v in variables]
-    model, variables, values = _MODELS[key]
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    model._initial_epoch = None  # BackupAndRestore sets it.
-    return model
+    """As `new_model`, made once."""
+    return reset(new_model, **kwargs)
 
 
 def fit(model, *callbacks, epochs=3, data=None, **kwargs):

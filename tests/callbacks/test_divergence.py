@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from inside import slots, state
-from small import ROOT
+from small import ROOT, reset
 
 from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
 from keras_hybrid import callbacks as callbacks_module
@@ -60,22 +60,9 @@ def new_model(compile_arguments=None, dtype=None, **kwargs):
     return model
 
 
-_MODELS = {}
-
-
 def reset_model(compile_arguments=None, **kwargs):
-    """A model as `new_model` makes it, compiled once and then reset."""
-    key = repr((compile_arguments, sorted(kwargs.items())))
-    if key not in _MODELS:
-        model = new_model(compile_arguments, **kwargs)
-        model.optimizer.build(model.trainable_variables)
-        variables = model.variables + model.optimizer.variables
-        _MODELS[key] = model, variables, [v.numpy() for v in variables]
-    model, variables, values = _MODELS[key]
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    model._initial_epoch = None  # BackupAndRestore sets it.
-    return model
+    """As `new_model`, made once."""
+    return reset(new_model, compile_arguments, **kwargs)
 
 
 def guard(**kwargs):

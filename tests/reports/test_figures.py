@@ -11,10 +11,11 @@ from keras_hybrid.reports import figures
 COLOR = figures.Style.of(0)
 
 
-def lines(title="A & B", **changes):
-    line = figures.Line("fixed <1>", COLOR, [1, 2, 4], [90, 91, math.nan])
-    mark = figures.Mark("Plateau", figures.Style.of(1), 2, 91)
-    return figures.draw_lines([line], [mark], title, "epoch", "%", **changes)
+def curves(title="A & B"):
+    seeds = [[90, 91, math.nan], [89, 92, 93]]
+    curve = figures.Curves("fixed <1>", COLOR, seeds, switch_epoch=2)
+    other = figures.Curves("Plateau", figures.Style.of(1), seeds)
+    return figures.draw_curves([curve, other], title, "%")
 
 
 def trace():
@@ -29,7 +30,7 @@ def parallel():
     return figures.draw_parallel(fields, [1.0, 2.0, math.nan], "C", "score")
 
 
-DRAWN = {"lines": lines, "trace": trace, "parallel": parallel}
+DRAWN = {"curves": curves, "trace": trace, "parallel": parallel}
 
 
 @pytest.mark.parametrize("draw", DRAWN.values(), ids=DRAWN)
@@ -46,8 +47,8 @@ def test_figures_hold_no_pictures(draw):
     assert "<image" not in draw()
 
 
-def test_lines_and_marks_are_named():
-    svg = lines()
+def test_curves_are_named():
+    svg = curves()
     assert svg.startswith('<svg role="img" aria-label="A &amp; B"')
     texts = ElementTree.fromstring(figures.document(svg)).itertext()
     said = " ".join("".join(texts).split())
@@ -55,21 +56,11 @@ def test_lines_and_marks_are_named():
         assert name in said
 
 
-def test_a_band_surrounds_its_line():
-    band = figures.Line("x", COLOR, [1, 2], [3, 4], [2, 3], [4, 5])
-    bare = figures.Line("x", COLOR, [1, 2], [3, 4])
-    drawn = [
-        figures.draw_lines([line], [], "Band", "x", "y").count("opacity: 0.15")
-        for line in (band, bare)
-    ]
-    assert drawn == [1, 0]
-
-
 def test_a_document_stands_alone():
-    root = ElementTree.fromstring(figures.document(lines()))
+    root = ElementTree.fromstring(figures.document(curves()))
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
     assert "background: #ffffff" in root.get("style")
-    assert figures.document(lines()) == figures.document(lines())
+    assert figures.document(curves()) == figures.document(curves())
 
 
 def test_a_trace_has_a_dot_for_each_positive_gamma():

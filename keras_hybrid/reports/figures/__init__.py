@@ -9,10 +9,7 @@ from keras_hybrid.reports.figures.intervals import (
 )
 from keras_hybrid.reports.figures.lines import (
     Curves,
-    Line,
-    Mark,
     draw_curves,
-    draw_lines,
     draw_trace,
 )
 from keras_hybrid.reports.figures.style import Style
@@ -29,8 +26,6 @@ __all__ = [
     "Curves",
     "Dots",
     "Level",
-    "Line",
-    "Mark",
     "Point",
     "Series",
     "Style",
@@ -38,7 +33,6 @@ __all__ = [
     "draw_curves",
     "draw_dots",
     "draw_forest",
-    "draw_lines",
     "draw_parallel",
     "draw_points",
     "draw_trace",

@@ -18,12 +18,7 @@ from keras_hybrid.reports.study.table import (
     print_table,
 )
 from keras_hybrid.reports.study.words import Finding
-from keras_hybrid.reports.texts import (
-    MISSING,
-    Verdict,
-    escaped_markdown,
-    p_text,
-)
+from keras_hybrid.reports.texts import MISSING
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.results import load_runs, load_traces
 from keras_hybrid.study.summary import (
@@ -39,14 +34,10 @@ from keras_hybrid.study.summary import (
 from keras_hybrid.study.trace import Trace
 
 __all__ = [
-    "MISSING",
-    "Verdict",
-    "escaped_markdown",
     "load_runs",
     "load_traces",
     "markdown_glance",
     "markdown_table",
-    "p_text",
     "print_table",
     "summary",
     "write_html",
