@@ -7,8 +7,6 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_hybrid.study import datasets
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -28,6 +26,9 @@ class Task:
 @functools.cache
 def digits(count, quick):
     """Images of MNIST and their labels."""
+    # TensorFlow's, which the models without images need not.
+    from keras_hybrid.study import datasets
+
     data = datasets.load("mnist-5k" if quick else "mnist").train
     return data[0][:count].astype("float32") / 255, data[1][:count]
 
@@ -76,9 +77,9 @@ def application(name, steps, batch_size, quick):
     return Task(model, images, rng.integers(0, 1000, count), batch_size)
 
 
-def transformer(quick):
+def transformer(batch_size, quick):
     """A transformer encoder of six layers, 30,000 words, no positions."""
-    words, length, width, batch_size = 30_000, 64, 128, 16
+    words, length, width = 30_000, 64, 128
     depth, steps = (1, 2) if quick else (6, 40)
     inputs = keras.Input((length,), dtype="int32")
     x = layers.Embedding(words, width)(inputs)
@@ -134,8 +135,10 @@ MODELS = {
     "MLP 512-512": mlp,
     "residual CNN": residual_cnn,
     "ResNet50": functools.partial(application, "ResNet50", 20, 16),
+    "ResNet50, 256 images": functools.partial(application, "ResNet50", 20, 256),
     "MobileNetV2": functools.partial(application, "MobileNetV2", 30, 16),
-    "transformer encoder": transformer,
+    "transformer encoder": functools.partial(transformer, 16),
+    "transformer encoder, 256 texts": functools.partial(transformer, 256),
     "two towers": two_towers,
     "five dense": five_dense,
 }

@@ -16,6 +16,10 @@ class Training:
         self._quick = quick
         self._task = None
 
+    def use(self, policy):
+        """Sets Keras' policy of precision for the models that follow."""
+        keras.mixed_precision.set_dtype_policy(policy)
+
     def shapes(self, model):
         """The shapes of a model's trainable variables."""
         variables = models.MODELS[model](self._quick).model.trainable_variables
@@ -59,3 +63,9 @@ class Training:
     def resident_bytes(self):
         """The memory that the process holds."""
         return measures.resident_bytes()
+
+    def device_bytes(self):
+        """The most memory that the process has held on its GPU, or None."""
+        import gpu_steps
+
+        return gpu_steps.peak_bytes()

@@ -253,6 +253,13 @@ def test_the_site_has_the_table_of_speed():
     assert runpy.run_path(str(path))["table"]() in SPEED
 
 
+def test_the_site_has_the_tables_of_the_gpu():
+    record = json.loads((ROOT / "benchmarks" / "gpu.json").read_text("utf-8"))
+    path = ROOT / "benchmarks" / "gpu_table.py"
+    tables = runpy.run_path(str(path))["table"](record)
+    assert tables in PAGES["docs/measurements/gpu.md"]
+
+
 def test_the_site_has_the_figures_of_the_forked_search():
     path = ROOT / "benchmarks" / "forked_search.json"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -89,6 +89,11 @@ def is_readable(variable: Any) -> bool:
     )
 
 
+def number_now(number: Tensor) -> int | None:
+    """Returns a number where updates run eagerly, on torch; else None."""
+    return int(number) if keras.backend.backend() == "torch" else None
+
+
 def read(variable: Any) -> Tensor:
     """Returns a variable's value as it is now.
 

@@ -15,6 +15,7 @@ from keras import ops
 
 from keras_hybrid import rules
 from keras_hybrid.execution import (
+    backends,
     clipping,
     functions,
     replicas,
@@ -107,14 +108,15 @@ class Update:
     def plain(
         self, grads: Sequence[Tensor], rate: Tensor, step: Tensor
     ) -> None:
-        """Runs any phase in one pass: inside XLA, on other backends."""
+        """Runs the phases in one pass: inside XLA, on other backends."""
         with self._unless_skipped(grads):
             plan, fires = self._prepare(rate, step)
-            every = self._settings(plan, self._clips(grads))
+            phase = self._phase_of(plan)
+            every = self._settings(plan, self._clips(grads), phase)
             for own, grad, settings in zip(
                 self._slots, grads, every, strict=True
             ):
-                self._update_one(own, grad, settings)
+                self._update_one(own, grad, settings, phase)
             if self._choices.needs:
                 fires = self._observe(grads, plan)
             if self._choices.trigger is not None:
@@ -140,14 +142,14 @@ class Update:
 
         def plan() -> tuple[Plan, list[rules.Settings]]:
             whole, fires = self._prepare(rate, step)
-            settings = self._settings(whole, clips)
+            settings = self._settings(whole, clips, "mixed")
             return {**whole, "fires": fires}, settings
 
         def one(
             i: int, variable: Any, grad: Tensor, settings: rules.Settings
         ) -> dict[str, Tensor]:
             own = [variable, *self._slots[i][1:]]
-            self._update_one(own, grad, settings)
+            self._update_one(own, grad, settings, "mixed")
             if not self._choices.needs:
                 return {}
             return sums.of_variable(
@@ -206,25 +208,39 @@ class Update:
             ),
         )
 
+    def _phase_of(self, plan: Plan) -> str:
+        """Returns the phase where it is known, else that of any."""
+        number = backends.number_now(plan["phase"])
+        if number is None:
+            return "mixed"
+        return self._choices.phases(len(self._state.groups.names))[number]
+
     def _update_one(
-        self, own: Sequence[Any], grad: Tensor, settings: rules.Settings
+        self,
+        own: Sequence[Any],
+        grad: Tensor,
+        settings: rules.Settings,
+        phase: str,
     ) -> None:
-        values = [ops.convert_to_tensor(slot) for slot in own]
-        new = self._choices.formula.new_values("mixed", settings, grad, *values)
-        for slot, value in zip(own, new, strict=True):
+        # Else SGD reads and writes the weight and its momentum alone.
+        every = phase != "sgd" or settings.frozen_step is not None
+        changed = own if every else own[:2]
+        values = [ops.convert_to_tensor(slot) for slot in changed]
+        new = self._choices.formula.new_values(phase, settings, grad, *values)
+        for slot, value in zip(changed, new, strict=True):
             self._assign(slot, value)
 
     def _settings(
-        self, plan: Plan, clips: Sequence[Tensor | None]
+        self, plan: Plan, clips: Sequence[Tensor | None], phase: str
     ) -> list[rules.Settings]:
-        """Returns each variable's settings, of any phase."""
+        """Returns each variable's settings."""
         scales = scales_of(self._choices, self._state, plan)
         return settings_of(
             {**plan, "scales": scales},
             self._layouts,
             self._state.units,
             clips,
-            "mixed",
+            phase,
         )
 
     def _count_if_skipped(self, grads: Sequence[Tensor]) -> Tensor:

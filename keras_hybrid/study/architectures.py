@@ -7,7 +7,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import layers
 
 from keras_hybrid._support import checks
@@ -93,6 +92,8 @@ class FusedNormalization(layers.BatchNormalization):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Returns the normalized inputs (batch, height, width, channels)."""
+        import tensorflow as tf
+
         learns = bool(training and self.trainable)
         moving = () if learns else (self.moving_mean, self.moving_variance)
         outputs, *moments = tf.compat.v1.nn.fused_batch_norm(
@@ -115,7 +116,9 @@ class FusedNormalization(layers.BatchNormalization):
 
 def _normalized(x: Any) -> Any:
     """Batch normalization, ReLU."""
-    x = FusedNormalization(momentum=0.9)(x)
+    tensorflow = keras.backend.backend() == "tensorflow"
+    kind = FusedNormalization if tensorflow else layers.BatchNormalization
+    x = kind(momentum=0.9)(x)
     return layers.Activation("relu")(x)
 
 
