@@ -285,3 +285,8 @@ def update_dtype(variable: Any) -> str:
     """
     dtype = str(keras.backend.standardize_dtype(variable.dtype))
     return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def constant(value: float, dtype: Any) -> Tensor:
+    """Returns a tensor of `value`; a cast would go through float32."""
+    return ops.convert_to_tensor(value, dtype=dtype)

@@ -13,7 +13,7 @@ from keras_hybrid import rules
 from keras_hybrid.execution import backends
 from keras_hybrid.execution.layouts import Layout, settings_of
 from keras_hybrid.optimizer.choices import Choices
-from keras_hybrid.optimizer.plans import Plan, constant
+from keras_hybrid.optimizer.plans import Plan
 from keras_hybrid.optimizer.state import State, layouts_of
 from keras_hybrid.scales import Slots
 
@@ -51,7 +51,7 @@ def estimate(
     else:
         averages = [backends.read(s) for s in state.scale_state]
         rho, exists = scale.estimate(averages, state.scale_groups)
-    return rho * constant(choices.multiplier, state.dtype), exists
+    return rho * rules.constant(choices.multiplier, state.dtype), exists
 
 
 def from_state(optimizer: Any, plan: Plan) -> tuple[Tensor, Tensor]:

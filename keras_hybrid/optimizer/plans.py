@@ -42,7 +42,7 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
         scheduled = _per_entry(choices.sgd_schedule, position)
         sgd_rates = scheduled / (1 - choices.momentum) * factor
     weights = backends.read(state.weights)
-    beta_1 = constant(choices.beta_1, dtype)
+    beta_1 = rules.constant(choices.beta_1, dtype)
     # Of the first moment: what was skipped did not change it.
     skipped = ops.cast(state.skipped_steps, step.dtype)
     updates = ops.cast(step - skipped + 1, dtype)
@@ -123,11 +123,6 @@ def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
     return ops.cast(remaining, state.dtype), switched_at - start
 
 
-def constant(value: float, dtype: Any) -> Tensor:
-    """Returns a tensor of `value`; a cast would go through float32."""
-    return ops.convert_to_tensor(value, dtype=dtype)
-
-
 def _position(state: State, switch_steps: Tensor, step: Tensor) -> Tensor:
     """Returns the updates from the switch to number `step`, 0 before it."""
     after = ops.where(switch_steps >= 0, step - switch_steps, 0)
@@ -135,7 +130,7 @@ def _position(state: State, switch_steps: Tensor, step: Tensor) -> Tensor:
 
 
 def _correction_2(choices: Choices, state: State, updates: Tensor) -> Tensor:
-    beta_2 = constant(choices.beta_2, state.dtype)
+    beta_2 = rules.constant(choices.beta_2, state.dtype)
     return 1 - ops.power(beta_2, updates)
 
 
@@ -176,7 +171,7 @@ def _add_frozen(choices: Choices, state: State, plan: Plan) -> None:
         rules.bias_correction(plan["correction_1"], plan["correction_2"]),
         backends.read(state.frozen_corrections),
     )
-    multiplier = constant(choices.multiplier, state.dtype)
+    multiplier = rules.constant(choices.multiplier, state.dtype)
     plan["frozen_rates"] = (
         plan["sgd_rates"] * multiplier * plan["frozen_corrections"]
     )

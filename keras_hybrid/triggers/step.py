@@ -193,7 +193,7 @@ class ProjectionConverged(_Patient):
             rules.moving_average(average, gamma, signals.beta_2),
             average,
         )
-        beta_2 = ops.cast(signals.beta_2, updates.dtype)
+        beta_2 = rules.constant(signals.beta_2, updates.dtype)
         correction = 1 - ops.power(beta_2, updates)
         corrected = average / correction
         other = gamma
