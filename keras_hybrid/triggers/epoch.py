@@ -296,7 +296,11 @@ class GeneralizationGap(EpochTrigger):
     def read(self, epoch: int, logs: Mapping[str, float]) -> float:
         """Returns the gap, positive where validation is worse."""
         train = _logged(logs, self.metric)
-        return self._sign * (train - _logged(logs, f"val_{self.metric}"))
+        validation = _logged(logs, f"val_{self.metric}")
+        gap = self._sign * (train - validation)
+        # As Keras logs them: float32's 0.95 - 0.9 is above Python's 0.05.
+        rounding = 2.0**-23 * max(abs(train), abs(validation))
+        return self.threshold if abs(gap - self.threshold) <= rounding else gap
 
     def update(self, value: float) -> bool:
         """Holds after `patience` gaps in a row above the threshold."""

@@ -223,3 +223,16 @@ def test_reset_forgets_all_epochs(trigger):
 def test_state_of_the_wrong_length_is_an_error():
     with pytest.raises(ValueError, match="zip"):
         Plateau().set_state([1.0])
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "held"),
+    [(0.95, 0.9, False), (0.9500001, 0.9, True), (0.9499999, 0.9, False)],
+)
+def test_a_gap_is_compared_as_it_is_logged(train, validation, held):
+    # In float64 the float32 of .95 and .9 lie .0500000119 apart.
+    logs = {
+        "accuracy": float(np.float32(train)),
+        "val_accuracy": float(np.float32(validation)),
+    }
+    assert GeneralizationGap(0.05, "accuracy").check(0, logs) is held
