@@ -13,12 +13,38 @@ from keras_hybrid.optimizer import HybridOptimizer
 _LOGGER = logging.getLogger(__name__)
 
 
+# From Keras 3.13 on.
+_MULTI = getattr(keras.optimizers, "MultiOptimizer", ())
+
+
 def unwrapped_optimizer(model: Any) -> Any:
-    """Returns the model's optimizer (or None), without its loss scaling."""
+    """Returns the model's optimizer (or None), without what wraps it.
+
+    Of a MultiOptimizer that is its HybridOptimizer, if there is one.
+
+    Raises:
+        ValueError: If there are several.
+    """
     optimizer = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        return optimizer.inner_optimizer
-    return optimizer
+        optimizer = optimizer.inner_optimizer
+    if not isinstance(optimizer, _MULTI):
+        return optimizer
+    if not optimizer.optimizers and model.built:
+        build_once(model)  # A function that chooses is asked then.
+    hybrids = [o for o in optimizer.optimizers if _is_hybrid(o)]
+    if len(hybrids) > 1:
+        raise ValueError(
+            "A callback can switch one `HybridOptimizer` of a MultiOptimizer; "
+            "let the others have step triggers, in a loop without callbacks "
+            f"of this library. Received: {len(hybrids)} in optimizer="
+            f"{type(optimizer).__name__}"
+        )
+    return hybrids[0] if hybrids else optimizer
+
+
+def _is_hybrid(optimizer: Any) -> bool:
+    return isinstance(optimizer, HybridOptimizer)
 
 
 def build_once(model: Any) -> None:
@@ -31,13 +57,14 @@ def build_once(model: Any) -> None:
 
 
 def hybrid_optimizer(model: Any) -> HybridOptimizer:
-    """Returns the model's HybridOptimizer, unwrapped from loss scaling.
+    """Returns the model's HybridOptimizer, without what wraps it.
 
     Raises:
-        ValueError: If the model is not compiled, or with another optimizer.
+        ValueError: If the model is not compiled, or with another optimizer, or
+            with several of these.
     """
     optimizer = unwrapped_optimizer(model)
-    if not isinstance(optimizer, HybridOptimizer):
+    if not _is_hybrid(optimizer):
         raise ValueError(
             "The model must be compiled with a `HybridOptimizer`: "
             "model.compile(optimizer=keras_hybrid.HybridOptimizer("
