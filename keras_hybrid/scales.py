@@ -338,7 +338,7 @@ class LearningRate(_Given):
             ((1 - momentum) * learning_rate), with the first learning rate
             after the switch that is not 0: do not switch inside a warm-up). Or
             a LearningRateSchedule, counted in updates from the switch,
-            whatever `learning_rate` does.
+            whatever `learning_rate` does. It multiplies the whole momentum.
 
     Raises:
         TypeError: If it is neither.

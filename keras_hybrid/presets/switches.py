@@ -90,6 +90,7 @@ def GNMT(  # noqa: N802
 
     SGD's learning rate is sgd_learning_rate * decay_rate^i, where i counts the
     entries of `decay_steps` that are at or below the number of updates made.
+    Without momentum a rate that changes is the same in every convention.
 
     Args:
         learning_rate: Adam's, default 2e-4 (the paper's).
