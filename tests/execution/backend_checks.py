@@ -669,7 +669,24 @@ def by_hand():
     )
 
 
+def several_devices(kind):
+    """Keras' distribution over all devices."""
+    devices = keras.distribution.list_devices()
+    if len(devices) < 4:
+        pytest.skip("needs four devices")
+    if kind == "data":
+        return keras.distribution.DataParallel(auto_shard_dataset=False)
+    mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
+    layout = keras.distribution.LayoutMap(mesh)
+    layout[".*/kernel"] = (None, "model")
+    layout[".*/bias"] = ("model",)
+    return keras.distribution.ModelParallel(
+        layout_map=layout, batch_dim_name="batch", auto_shard_dataset=False
+    )
+
+
 @on_jax
+@pytest.mark.parametrize("kind", ["data", "model"])
 @pytest.mark.parametrize(
     "train",
     [
@@ -677,12 +694,38 @@ def by_hand():
         pytest.param(lambda: fitted(blending()), marks=pytest.mark.slow),
     ],
 )
-def test_two_devices_equal_one(train):
-    if len(keras.distribution.list_devices()) < 2:
-        pytest.skip("needs two devices")
-    with keras.distribution.DataParallel(auto_shard_dataset=False).scope():
-        two = train()
-    for variable in (*two.variables, *two.optimizer.variables):
-        assert len(variable.value.sharding.device_set) == 2
-    assert two.optimizer.switch_step == 10
-    assert_equal(two, run("blending"))
+def test_several_devices_equal_one(train, kind):
+    with several_devices(kind).scope():
+        several = train()
+    for variable in (*several.variables, *several.optimizer.variables):
+        assert len(variable.value.sharding.device_set) == 4
+    assert several.optimizer.switch_step == 10
+    assert_equal(several, run("blending"))
+
+
+@on_jax
+@pytest.mark.parametrize("scope", ["unit", "variable", "weight"])
+def test_slots_are_split_as_their_weights_are(scope):
+    def train():
+        return fitted(
+            HybridOptimizer(0.01, scale_scope=scope),
+            callbacks=[SwitchCallback(AtEpoch(3), verbose=0)],
+        )
+
+    with several_devices("model").scope():
+        split = train()
+    optimizer = split.optimizer
+    weights = split.trainable_variables
+    slots = [
+        slot
+        for slot in optimizer.variables
+        if slot.path.endswith(("first_moment", "second_moment"))
+    ]
+    assert len(slots) == 2 * len(weights)
+    for weight in weights:
+        sharding = weight.value.sharding
+        assert "model" in sharding.spec
+        own = [s for s in slots if weight.path.replace("/", "_") in s.path]
+        assert [s.value.sharding for s in own] == [sharding, sharding]
+    assert optimizer.switch_step == SWITCH
+    assert_equal(split, train())

@@ -48,7 +48,7 @@ def check(backend, folder):
             "KERAS_BACKEND": backend,
             "PYTHONPATH": str(ROOT),
             "TENSORFLOW_NUMBERS": str(numbers),
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+            "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
         },
         capture_output=True,
         text=True,
