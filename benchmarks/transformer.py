@@ -21,7 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_hybrid import HybridOptimizer
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid._support.versions import versions
 from keras_hybrid.study import text
 from keras_hybrid.study.statistics import mean_interval, paired_difference
@@ -166,9 +166,9 @@ def runs_of_seed(seed: int, settings: dict) -> dict[str, dict]:
 
 def is_finished(path: Path, settings: dict) -> bool:
     """Whether there is a record; it must be of these settings."""
-    if not path.exists():
+    if not records.exists(path):
         return False
-    configuration = files.read_json(path, FORMAT, "run record")["configuration"]
+    configuration = records.read(path, FORMAT, "run record")["configuration"]
     if any(configuration[name] != value for name, value in settings.items()):
         raise SystemExit(f"{path} is of other settings: give another --output.")
     return True
@@ -178,8 +178,8 @@ def table(folder: Path) -> str:
     """Returns the records of a folder as a table in Markdown."""
     losses: dict[str, dict[int, float]] = {}
     library: dict[str, dict[str, None]] = {}
-    for path in sorted(folder.glob("*.json")):
-        record = files.read_json(path, FORMAT, "run record")
+    for path in records.in_folder(folder, "*.json"):
+        record = records.read(path, FORMAT, "run record")
         of_tail = losses.setdefault(record["tail"], {})
         version = record["versions"]["keras_hybrid"]
         library.setdefault(record["tail"], {})[version] = None

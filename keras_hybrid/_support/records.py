@@ -25,6 +25,7 @@ TABLES = {
     "curves": {"ceiling", "switches", "history"},
     "trainings": {"plan", "hyperparameters", "history"},
     "trials": {"trial_id", "hyperparameters", "metrics"},
+    "tails": {"tail", "history", "training_loss"},
 }
 # How far below its table a path may be: NAME/references/adam/seed-0.json.
 _LEVELS = 4
