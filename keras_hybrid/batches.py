@@ -51,4 +51,15 @@ def shuffled(
         )
 
     pipeline = tf.data.Dataset.range(first_epoch, epochs).flat_map(epoch_of)
-    return pipeline.prefetch(2)
+    return untuned(pipeline.prefetch(2))
+
+
+def untuned(pipeline: tf.data.Dataset) -> tf.data.Dataset:
+    """Returns the pipeline without tf.data's tuner.
+
+    The end of an iterator waits for the thread that tunes, and that thread can
+    miss the call and sleep on: short epochs then stall for seconds.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return pipeline.with_options(options)

@@ -55,11 +55,9 @@ class HybridOptimizer(PhasedOptimizer):
             the whole model's.
         sgd_learning_rate: None (default), or the SGD learning rate in the
             convention of keras.optimizers.SGD(momentum=...), a float or a
-            LearningRateSchedule counted from the switch, in place of
-            `sgd_scale`: the short form of `scales.LearningRate`. A rate that
-            changes multiplies the whole momentum, as in torch.optim.SGD; in
-            keras.optimizers.SGD it multiplies the gradients that come, and
-            the momentum so far goes on with the rates it was made with.
+            LearningRateSchedule counted from the switch (it multiplies the
+            whole momentum, in Keras' SGD the gradients that come), in place
+            of `sgd_scale`: the short form of `scales.LearningRate`.
         carry_momentum: Boolean: the SGD phase goes on with m (default), or
             starts it from zero (False).
         trigger: None (default) or a step trigger (`keras_hybrid.triggers`)

@@ -237,8 +237,8 @@ def evaluation_pipeline(
     images, labels = getattr(data, split)
     mean, std = data.moments
     pipeline = tf.data.Dataset.from_tensor_slices((images, labels))
-    return pipeline.batch(batch_size).map(
-        lambda x, y: (_scaled(x, mean, std), y)
+    return batches.untuned(
+        pipeline.batch(batch_size).map(lambda x, y: (_scaled(x, mean, std), y))
     )
 
 

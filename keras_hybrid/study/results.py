@@ -133,7 +133,8 @@ def load_table(folder: Path | str, table: str = "runs") -> pandas.DataFrame:
         folder: That of a comparison, a study or a search.
         table: "runs" (default; those that tuned a learning rate have
             `configuration.is_tuning`), "traces", "curves" (of regret),
-            "trainings" or "trials" (both of searches).
+            "trainings" or "trials" (both of searches), or "tails" (of
+            `benchmarks/transformer.py`).
 
     Raises:
         ValueError: If `table` is none of these, or there is no such record.

@@ -87,7 +87,7 @@ class Text:
     def evaluation(self, split: str, batch_size: int) -> tf.data.Dataset:
         """Batches of a split in order."""
         windows = tf.data.Dataset.from_tensor_slices(getattr(self, split))
-        return windows.batch(batch_size).map(_shifted)
+        return batches.untuned(windows.batch(batch_size).map(_shifted))
 
 
 def _shifted(windows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -412,6 +412,9 @@ def test_every_record_of_the_committed_tables_can_be_read(path):
     if path.stem == "trials":  # KerasTuner's own.
         assert all(table[name]["status"] == "COMPLETED" for name in table)
         return
+    if path.stem == "tails":  # benchmarks/transformer.py's.
+        assert all(table[name]["training_loss"] > 0 for name in table)
+        return
     for name in table:
         LOADERS[path.stem](path.parent / name)
 
