@@ -70,6 +70,7 @@ def test_momentum_scale_projects_on_the_momentum():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "factor", [1, pytest.param(100, marks=pytest.mark.slow)]
 )

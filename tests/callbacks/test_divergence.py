@@ -434,6 +434,7 @@ def test_a_model_built_by_its_first_batch():
 # ---- With others ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_skipped_updates_only_a_second_one_is_a_divergence():
     model = reset_model(skip_nonfinite=True)
     callback = guard()

@@ -170,6 +170,7 @@ def test_a_second_optimizer_must_be_built(tmp_path):
         fit(two_optimizers(is_built=False), ExactBackup(tmp_path / "a.npz"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("swap_first", [True, False])
 def test_averages_in_the_model_are_not_backed_up(tmp_path, swap_first):
     """SwapEMAWeights gives the weights back when the next epoch begins."""
@@ -230,6 +231,7 @@ def test_a_restart_may_ask_for_more_epochs(tmp_path, backup_first):
     assert left[-1] == pytest.approx(0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_metrics_that_are_arrays_are_backed_up(tmp_path):
     def make():
         return new_model(metrics=[keras.metrics.F1Score(threshold=0.5)])

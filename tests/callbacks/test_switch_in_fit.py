@@ -47,7 +47,10 @@ def test_works_under_loss_scaling(mixed_float16):
 
 @pytest.mark.parametrize(
     ("kwargs", "trigger", "switch_step"),
-    [({}, AtEpoch(1), STEPS), ({"trigger": AtStep(6)}, None, 6)],
+    [
+        pytest.param({}, AtEpoch(1), STEPS, marks=pytest.mark.slow),
+        ({"trigger": AtStep(6)}, None, 6),
+    ],
     ids=["epoch", "step"],
 )
 def test_works_with_several_steps_per_execution(kwargs, trigger, switch_step):
@@ -101,7 +104,9 @@ class TracedTrigger(StepTrigger):
 @pytest.mark.parametrize(
     ("transition", "jit", "model_jit"),
     [
-        (Blend(5, path="geometric"), False, False),
+        pytest.param(
+            Blend(5, path="geometric"), False, False, marks=pytest.mark.slow
+        ),
         pytest.param(Hard(), "auto", False, marks=pytest.mark.slow),
         (Hard(), "auto", True),
     ],

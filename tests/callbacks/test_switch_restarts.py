@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import slow_but
 from switching import (
     STEPS,
     Inject,
@@ -46,7 +47,7 @@ def uninterrupted(make_trigger, **kwargs):
     return state_of(model), model.optimizer.switch_step
 
 
-@pytest.mark.parametrize("after", [2, 6])
+@pytest.mark.parametrize("after", slow_but({2}, [2, 6]))
 def test_trigger_state_survives_in_the_optimizer(after):
     """Saved in the middle of the patience, and after the switch."""
     whole, switch_step = uninterrupted(plateau_of_3)
@@ -131,10 +132,10 @@ def restarted(folder, make_trigger, *, interrupt, switch_first, **kwargs):
 @pytest.mark.parametrize(
     ("make_trigger", "kwargs", "interrupt"),
     [
-        (plateau_of_3, {}, 3),
+        pytest.param(plateau_of_3, {}, 3, marks=pytest.mark.slow),
         (plateau_of_3, {}, 5),
         (at_epoch_2, {"transition": Blend(12)}, 3),
-        (None, {"trigger": AtStep(9)}, 3),
+        pytest.param(None, {"trigger": AtStep(9)}, 3, marks=pytest.mark.slow),
     ],
     ids=["in_patience", "at_switch", "in_transition", "step_trigger"],
 )
@@ -168,7 +169,7 @@ def unbroken(monitor):
     return state_of(model), history
 
 
-@pytest.mark.parametrize("interrupt", [2, 3, 4])
+@pytest.mark.parametrize("interrupt", slow_but({3}, [2, 3, 4]))
 @pytest.mark.parametrize("monitor", ["val_loss", "loss"])
 def test_backup_before_the_switch_callback_resumes_exactly(
     tmp_path, monitor, interrupt
@@ -212,7 +213,7 @@ def test_backup_before_the_switch_callback_with_loss_scaling(tmp_path):
     assert_equal_states(run(backup), run())
 
 
-@pytest.mark.parametrize("way", ["keras", "checkpoint"])
+@pytest.mark.parametrize("way", slow_but({"keras"}, ["keras", "checkpoint"]))
 def test_saved_half_way_through_a_plateau(tmp_path, way):
     whole, whole_history = unbroken("val_loss")
     first = hybrid_model()

@@ -118,6 +118,7 @@ def test_the_cooldown_just_fits_into_the_ceiling():
     assert model.optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 def test_it_adds_nothing_to_the_updates():
     switch, share = 3 * STEPS, 0.4
     model = new_model()
@@ -131,7 +132,14 @@ def test_it_adds_nothing_to_the_updates():
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
-@pytest.mark.parametrize("trigger", [AtStep(19), AtEpoch(2) | NEVER, NEVER])
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        pytest.param(AtStep(19), marks=pytest.mark.slow),
+        AtEpoch(2) | NEVER,
+        pytest.param(NEVER, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize(
     "steps_per_execution", [1, pytest.param(3, marks=pytest.mark.slow)]
 )
@@ -179,6 +187,7 @@ def test_the_averaged_weights_are_validated():
     assert np.isnan(history["averaged_val_loss"][2:]).all()
 
 
+@pytest.mark.slow
 def test_validating_the_average_changes_nothing():
     runs = []
     for trigger in (Plateau("averaged_val_loss", 99), Plateau(patience=99)):
@@ -305,6 +314,7 @@ def test_a_killed_fit_goes_on(kind, first, place, tmp_path):
     assert history["loss"] == expected["loss"][-rest:]
 
 
+@pytest.mark.slow
 def test_files_of_a_training_load_without_the_callback(tmp_path):
     path = str(tmp_path / "model.keras")
     model = new_model()
@@ -354,7 +364,11 @@ def test_a_second_fit_of_a_cooled_model_does_not_rest():
         assert started.optimizer.cooldown_factor == 0
 
 
-@pytest.mark.parametrize("fresh", [False, True], ids=["one", "new"])
+@pytest.mark.parametrize(
+    "fresh",
+    [False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["one", "new"],
+)
 def test_epochs_one_by_one(fresh, capsys):
     whole = new_model()
     fit(whole, TrainUntilDone(AtEpoch(4), verbose=0))
@@ -373,6 +387,7 @@ def test_epochs_one_by_one(fresh, capsys):
     assert "a piece of a longer training" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_average_is_kept_from_fit_to_fit():
     whole, model = new_model(), new_model()
     plateau = Plateau("averaged_val_loss", patience=3)
@@ -398,7 +413,9 @@ def test_switch_callback_counts_from_fit_to_fit():
 # A call of the compiled step that meets the end of the data counts an update in
 # TensorFlow, though none is made: ends of unknown places move.
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize(
+    "known", [pytest.param(True, marks=pytest.mark.slow), False]
+)
 def test_data_of_unknown_length(known):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
     if not known:
@@ -474,6 +491,7 @@ def test_skipped_updates_do_not_count():
     assert optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 def test_accumulated_gradients():
     model = new_model(gradient_accumulation_steps=2)
     fit(model, TrainUntilDone(NEVER, verbose=0), epochs=6)
@@ -491,6 +509,7 @@ def test_without_validation_the_training_loss_decides():
     assert callback.done
 
 
+@pytest.mark.slow
 def test_validation_of_every_other_epoch():
     model = new_model()
     callback = TrainUntilDone(verbose=0)
@@ -500,6 +519,7 @@ def test_validation_of_every_other_epoch():
     assert model.optimizer.updates_made < 300 * STEPS
 
 
+@pytest.mark.slow
 def test_without_a_stop_the_cooldown_lasts():
     model = new_model()
     callback = TrainUntilDone(AtEpoch(2), stop=False, verbose=0)
@@ -520,6 +540,7 @@ def test_adam_alone_may_cool_down():
     assert model.optimizer.sgd_fraction == 0
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_without_it():
     model = new_model()
     fit(model, epochs=2)

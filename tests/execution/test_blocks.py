@@ -104,6 +104,7 @@ def way(monkeypatch):
     return choose
 
 
+@pytest.mark.slow
 # Each compiles for seconds.
 @pytest.mark.parametrize("name", slow_but({"switched"}, CONFIGURATIONS))
 def test_every_way_gives_the_same_numbers(name, way):
@@ -282,6 +283,7 @@ def test_the_functions_are_bounded(monkeypatch):
     assert list(functions.shared_functions()) == ["a", "c"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     slow_but(

@@ -108,6 +108,7 @@ def expect_equal(case, two, one, switch_steps):
     assert two["rate"] == pytest.approx(one["rate"], rel=1e-4), case
 
 
+@pytest.mark.slow
 def test_two_mirrored_devices_equal_one():
     """One test, as the processes of pytest would each start TensorFlow."""
     results = mirrored(*USUAL, "errors")

@@ -413,7 +413,7 @@ def by_keras(make, switch_at):
     ("make", "jit_compile", "callback"),
     [
         (functional, True, True),
-        (recurrent, False, False),
+        pytest.param(recurrent, False, False, marks=pytest.mark.slow),
         pytest.param(functional, False, False, marks=pytest.mark.slow),
         pytest.param(subclassed, True, True, marks=pytest.mark.slow),
         pytest.param(subclassed, False, False, marks=pytest.mark.slow),

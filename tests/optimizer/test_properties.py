@@ -25,7 +25,7 @@ from keras_hybrid.triggers import (
 )
 
 STEPS, COPIED_AT = 8, 4
-FEW = settings(max_examples=20, deadline=None, derandomize=True, database=None)
+FEW = settings(max_examples=8, deadline=None, derandomize=True, database=None)
 # Others each night.
 MANY = settings(
     FEW,
@@ -263,7 +263,7 @@ def test_any_configuration_more(options, layout, seed, way, eager):
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=30)
+@settings(FEW, max_examples=15)
 @trainings
 def test_any_configuration_compiled(options, layout, seed, way, eager):
     check_configuration(options | {"jit_compile": "auto"}, layout, seed, way)

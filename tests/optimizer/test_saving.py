@@ -317,7 +317,7 @@ def resume(case, way, stop, folder, steps=STEPS):
             # One way at every point; pickles and checkpoints are stopped in
             # the tests of the presets too.
             marks=()
-            if way == "weights_h5" or (way, stop) == ("keras", INSIDE)
+            if stop == INSIDE and way in ("weights_h5", "keras")
             else pytest.mark.slow,
         )
         for way in WAYS
@@ -336,7 +336,7 @@ def test_resumed_is_never_stopped(way, stop, tmp_path):
 @pytest.mark.parametrize(
     "case",
     slow_but(
-        {"layer", "sgd-schedule", "converged", "no-carry"},
+        {"converged"},
         [case for case in CASES if case != "everything"],
     ),
 )
@@ -356,7 +356,7 @@ def test_resumed_anywhere(case, way, stop, tmp_path):
     assert_bit_equal(end, never_stopped(case))
 
 
-@pytest.mark.parametrize("way", slow_but({"weights_h5", "pickle"}, WAYS))
+@pytest.mark.parametrize("way", slow_but({"weights_h5"}, WAYS))
 @pytest.mark.parametrize(
     "stop",
     [
@@ -442,7 +442,7 @@ def test_loss_scaled_optimizers_resume(tmp_path):
 # ---- The length of the training ---------------------------------------------
 
 
-@pytest.mark.parametrize("way", slow_but({"weights_h5", "pickle"}, WAYS))
+@pytest.mark.parametrize("way", slow_but({"weights_h5"}, WAYS))
 def test_the_length_of_the_training_is_restored(way, tmp_path):
     def make():
         return HybridOptimizer(**(BLENDED | {"cooldown": Cooldown()}))
@@ -465,6 +465,7 @@ def test_the_length_of_the_training_is_restored(way, tmp_path):
 # ---- Copies -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["pickle", "deepcopy"])
 def test_an_unbuilt_copy_is_as_new(way, tmp_path):
     optimizer = HybridOptimizer(**(BLENDED | CASES["everything"]))
@@ -480,6 +481,7 @@ def test_an_unbuilt_copy_is_as_new(way, tmp_path):
     assert_bit_equal(values_of(model), never_stopped("everything"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, copy.copy])
 def test_a_copy_shares_nothing(duplicate):
     model = new_model(maker("everything")())
@@ -500,7 +502,7 @@ def test_a_copy_keeps_an_assigned_learning_rate():
     )
 
 
-@pytest.mark.parametrize("way", ["pickle", "deepcopy"])
+@pytest.mark.parametrize("way", slow_but({"deepcopy"}, ["pickle", "deepcopy"]))
 def test_a_copy_keeps_the_exclusions_from_weight_decay(way, tmp_path):
     def make():
         optimizer = HybridOptimizer(**(BLENDED | {"weight_decay": 0.5}))

@@ -252,6 +252,7 @@ def test_projection_converged_switches_in_fit():
     assert optimizer.sgd_learning_rate_equivalent > 0
 
 
+@pytest.mark.slow
 def test_accumulation_counts_updates_not_micro_batches():
     optimizer = HybridOptimizer(
         0.01, trigger=AtStep(3), gradient_accumulation_steps=2

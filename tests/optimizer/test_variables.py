@@ -12,6 +12,7 @@ from small import (
     largest_difference,
     random_gradients,
     regression_data,
+    slow_but,
     tolerance,
     weights_of,
 )
@@ -88,6 +89,7 @@ def test_none_gradients_warn_and_leave_the_variable():
         optimizer.apply([None, None], [a, b])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "jit_compile",
     [pytest.param("auto", marks=pytest.mark.slow), False],
@@ -140,7 +142,7 @@ def test_embedding_gradients_are_summed_over_duplicates():
     [
         {},
         pytest.param({"clipnorm": 0.5}, marks=pytest.mark.slow),
-        {"global_clipnorm": 0.5},
+        pytest.param({"global_clipnorm": 0.5}, marks=pytest.mark.slow),
         pytest.param({"clipvalue": 0.01}, marks=pytest.mark.slow),
         pytest.param({"use_ema": True}, marks=pytest.mark.slow),
         {"gradient_accumulation_steps": 2},
@@ -195,6 +197,7 @@ def test_shared_layers_have_one_slot():
     assert list(optimizer.switch_steps.values()) == [2]
 
 
+@pytest.mark.slow
 def test_batch_normalization_and_dropout_train():
     keras.utils.set_random_seed(0)
     model = keras.Sequential(
@@ -244,7 +247,9 @@ def fit_policy_model(optimizer, **fit_arguments):
 
 
 @pytest.mark.parametrize(
-    "policy", ["mixed_float16", "mixed_bfloat16"], indirect=True
+    "policy",
+    slow_but({"mixed_float16"}, ["mixed_float16", "mixed_bfloat16"]),
+    indirect=True,
 )
 def test_mixed_precision_is_adams_then_switches(policy):
     model = fit_policy_model(HybridOptimizer(0.01, jit_compile=False), epochs=3)

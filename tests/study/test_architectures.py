@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from images import prepared
 from sklearn.datasets import load_sample_images
+from small import slow_but
 
 from keras_hybrid.study import architectures, datasets
 
@@ -105,7 +106,10 @@ def test_a_net_of_contrasts_learns_all_but_them():
     )
 
 
-@pytest.mark.parametrize("name", architectures.OF_IMAGES)
+@pytest.mark.parametrize(
+    "name",
+    slow_but({"mlp", "cnn_small", "resnet_best"}, architectures.OF_IMAGES),
+)
 def test_a_saved_architecture_predicts_the_same(name, tmp_path):
     model = architectures.build(name, (16, 16, 3), 5)
     images = np.random.default_rng(0).normal(size=(2, 16, 16, 3))

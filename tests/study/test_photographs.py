@@ -145,6 +145,7 @@ def test_evaluation_takes_the_middle(imagenet):
     np.testing.assert_allclose(middle[:, :11], 0, atol=6)
 
 
+@pytest.mark.slow
 def test_a_model_trains_on_it(imagenet, tmp_path):
     run = protocol.train(
         imagenet, "cnn_tiny", protocol.ARMS["hybrid"], 0, 2, tmp_path, 16

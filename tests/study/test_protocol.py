@@ -69,6 +69,7 @@ def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
     assert np.all(np.diff(resumed.history["seconds"]) > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     ["hybrid", "adamw", pytest.param("projection", marks=pytest.mark.slow)],
@@ -183,6 +184,7 @@ def test_the_control_has_the_hybrids_learning_rate_and_no_sgd(tmp_path):
 COOLED = ("adam", "sgd", "control", "hybrid")
 
 
+@pytest.mark.slow
 def test_compare_runs_every_arm_with_every_seed(tiny, tmp_path):
     told = []
     runs = protocol.compare(
@@ -337,6 +339,7 @@ def test_command_line_errors(arguments, message, tmp_path, monkeypatch, capsys):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
 def test_a_damaged_record_is_named_in_the_report(tiny, tmp_path, capsys):
     out = tmp_path / "out"
     arguments = ["compare", "--architecture", "linear", "--epochs", "2"]
@@ -363,6 +366,7 @@ def test_records_are_json_with_versions_and_configuration(tmp_path):
     assert config["images"] == run.configuration["images"]
 
 
+@pytest.mark.slow
 def test_a_killed_run_of_another_configuration_is_not_gone_on_with(
     tmp_path, monkeypatch
 ):
@@ -399,6 +403,7 @@ def test_the_command_s_defaults_are_the_function_s():
     assert tuple(options.arms.split(",")) == defaults["arms"].default
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adam_stop", "adam_ema", "until_done"])
 def test_an_arm_may_end_itself(name, tmp_path, monkeypatch):
     # Labels at random: the validation loss soon rises.

@@ -122,6 +122,7 @@ def tiny_data():
     return datasets.Data("tiny", *parts, classes=2, augmented=False)
 
 
+@pytest.mark.slow
 def test_a_measured_curve():
     data = tiny_data()
     found = curves.measure(TINY, data, 0, 6, [1, 3])
@@ -142,6 +143,7 @@ def test_a_measured_curve():
     )
 
 
+@pytest.mark.slow
 def test_a_record_is_watched_again(monkeypatch):
     after_7 = {"seven": lambda: AtStep(7), "never": lambda: AtStep(99)}
     monkeypatch.setattr(curves, "STEP_TRIGGERS", after_7)

@@ -262,6 +262,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_study_tunes_then_trains_every_seed(finished):
     folder = finished / CELL.name
     runs = {path.stem: Run.load(path) for path in folder.glob("*.json")}
@@ -291,11 +292,13 @@ def test_a_study_tunes_then_trains_every_seed(finished):
     assert not list(finished.rglob("*.npz"))
 
 
+@pytest.mark.slow
 def test_a_finished_study_repeats_nothing(tiny, finished, monkeypatch):
     monkeypatch.setattr(keras.Model, "fit", lambda *a, **k: pytest.fail("fit"))
     campaign.run(plan(finished))
 
 
+@pytest.mark.slow
 def test_a_packed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
     """From its table, and from files that came after it."""
     folder = tmp_path / "study"
@@ -348,6 +351,7 @@ def test_a_killed_study_goes_on(tiny, finished, tmp_path, monkeypatch):
         assert one.history["val_loss"] == other.history["val_loss"]
 
 
+@pytest.mark.slow
 def test_an_untuned_cell_has_a_factor_on_the_usual_rates(tmp_path, monkeypatch):
     data, cell = tiny_data(), CELL._replace(untuned=2.0, most_seeds=1)
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
@@ -363,6 +367,7 @@ def test_an_untuned_cell_has_a_factor_on_the_usual_rates(tmp_path, monkeypatch):
         assert found[name]["tuning_trials"] == 0
 
 
+@pytest.mark.slow
 def test_a_cell_may_cut_images_and_smooth_labels(tmp_path, monkeypatch):
     data = tiny_data()
     monkeypatch.setattr(datasets, "load", lambda *args, **kwargs: data)
@@ -382,6 +387,7 @@ def test_a_cell_may_cut_images_and_smooth_labels(tmp_path, monkeypatch):
     assert len({run.test_loss for run in runs}) == 3
 
 
+@pytest.mark.slow
 def test_a_locked_piece_is_left_to_its_process(
     tiny, tmp_path, monkeypatch, capsys
 ):
@@ -411,6 +417,7 @@ def test_a_locked_piece_is_left_to_its_process(
         assert is_ours
 
 
+@pytest.mark.slow
 def test_the_report_leaves_tuning_out_and_compares_equal_shares(finished):
     runs, warnings = study.load_runs(finished)
     assert not warnings
@@ -465,6 +472,7 @@ def test_processes_end_with_the_error_of_one(tmp_path):
         processes.run_copies([sys.executable, "-c", code], 2)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_is_started_again(tmp_path):
     code = (
         "import os, pathlib, sys; p = pathlib.Path(sys.argv[1])\n"
@@ -686,6 +694,7 @@ def test_a_trace_ends_where_sgd_begins(traced):
     assert traced.sgd_fraction[traced.switch] == 1
 
 
+@pytest.mark.slow
 def test_traces_are_drawn_and_damaged_ones_named(traced, finished, tmp_path):
     shutil.copytree(finished, tmp_path / "study")
     path = tmp_path / "study" / CELL.name / "traces" / "projection.json"

@@ -64,7 +64,7 @@ SPACES = {
 @pytest.mark.parametrize(
     ("name", "model"),
     [
-        pytest.param("points", build_light, id="light"),
+        pytest.param("points", build_light, id="light", marks=pytest.mark.slow),
         # With dropout, batch normalization and XLA.
         pytest.param("points", build, id="points", marks=pytest.mark.slow),
         *(
@@ -176,6 +176,7 @@ def test_forked_scores_are_those_of_kerastuner_s_own_grid(tmp_path):
     assert len(ours) == 3
 
 
+@pytest.mark.slow
 def test_epochs_trained_are_the_prefix_and_the_forks(tmp_path):
     tuner = tuner_in(tmp_path)
     tuner.search(**DATA, epochs=8)
@@ -244,6 +245,7 @@ def test_thinned_out_snapshots_change_nothing_but_the_epochs(tmp_path):
     assert max(sizes) <= 3 * 12_000, "the start and the last always stay"
 
 
+@pytest.mark.slow
 def test_fractions_of_one_epoch_are_trained_once(tmp_path):
     space = {**POINTS, "fraction": [0.5, 0.55, 0.45, 0.25]}
     tuner = tuner_in(tmp_path, space=space)

@@ -69,6 +69,7 @@ def test_references_are_the_default_adam_and_sgd_with_cosine(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_references_need_a_learning_rate(tmp_path):
     warm = keras.optimizers.schedules.CosineDecay(
         0.0, 8, warmup_target=1e-2, warmup_steps=4

@@ -264,6 +264,7 @@ def test_a_project_of_kerastuner_is_refused(tmp_path):
         tuner_in(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_objective_that_is_no_metric(tmp_path):
     objective = keras_tuner.Objective("val_taste", "max")
     tuner = tuner_in(tmp_path, objective=objective)

@@ -21,6 +21,7 @@ KERAS_TUNERS = {
 }
 
 
+@pytest.mark.slow
 # KerasTuner loads weights into models whose optimizer is not built yet.
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 @pytest.mark.parametrize(
@@ -59,6 +60,7 @@ def test_hypermodel_in_keras_tuners(name, tmp_path):
     assert tuner.get_best_models()[0].predict(X[:2], verbose=0).shape == (2, 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [
@@ -126,6 +128,7 @@ def test_best_models_have_the_last_weights_of_the_best_trial(tmp_path):
     assert loss == pytest.approx(best.mean("val_loss"), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_data_as_nests_weights_and_functions(tmp_path):
     def two_inputs(hp):
         a, b = keras.Input((3,), name="a"), keras.Input((3,), name="b")
@@ -181,6 +184,7 @@ def test_arrays_come_in_the_precision_that_fit_gives_them(tmp_path):
     assert all(types == given[0] for types in given)
 
 
+@pytest.mark.slow
 def test_plain_tuners_take_data_sets(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(32)
     tuner = keras_tuner.RandomSearch(
@@ -205,6 +209,7 @@ def test_a_model_without_an_input_layer(tmp_path):
     assert len(record.load(tuner.folder).complete) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["oracle.json", "trial_*/trial.json"])
 def test_a_damaged_file_of_kerastuner_s_is_named(tmp_path, name):
     tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})

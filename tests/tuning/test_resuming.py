@@ -99,6 +99,7 @@ def test_killed_and_resumed_equals_never_killed(tmp_path, kills):
     assert results(resumed.folder) == results(tuner.folder)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_a_clear_error_and_loses_nothing(tmp_path, monkeypatch):
     save = np.savez
     room = 6  # Snapshots until the disk is full.
@@ -150,6 +151,7 @@ def test_damaged_snapshots_are_named_and_trained_again(tmp_path):
         assert ours.runs[0].shared_epochs == 0
 
 
+@pytest.mark.slow
 def test_kerastuner_s_files_are_replaced_as_a_whole(tmp_path, monkeypatch):
     """A kill inside the writing leaves the old file."""
     tuner = tuner_in(tmp_path, space={**POINTS, "fraction": [1.0, 0.5]})

@@ -1,6 +1,7 @@
 """What a search tells: callbacks, progress."""
 
 import keras
+import pytest
 from searches import DATA, POINTS, tuner_in
 
 TWO = {**POINTS, "fraction": [0.5, 0.25]}
@@ -20,6 +21,7 @@ class Noting(keras.callbacks.Callback):
         Noting.starts.append(self.seen)
 
 
+@pytest.mark.slow
 def test_callbacks_are_copied_and_progress_is_told(tmp_path):
     """Callbacks watch the first seed."""
     Noting.starts = []

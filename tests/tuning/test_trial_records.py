@@ -45,6 +45,7 @@ def test_damaged_records_are_named(tmp_path, searched, change):
         record.load(folder)
 
 
+@pytest.mark.slow
 def test_a_search_reads_each_record_once(tmp_path, monkeypatch):
     counts = collections.Counter()
     read = files.read_json
