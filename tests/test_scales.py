@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
+from small import slow_but
 from vectors import (
     BETA_1,
     BETA_2,
@@ -308,7 +309,7 @@ def test_a_units_memory_is_small():
 # ---- Objects, strings and errors --------------------------------------------
 
 
-@pytest.mark.parametrize("name", scales.NAMES)
+@pytest.mark.parametrize("name", slow_but({"slots"}, scales.NAMES))
 def test_a_string_is_the_short_form(name):
     scale = scales.NAMES[name]()
     one, other = (

@@ -213,6 +213,7 @@ def test_averages_in_the_model_do_not_become_the_weights(swap_first):
     np.testing.assert_array_equal(seen["back"], seen["at_switch"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backup_first", [True, False])
 def test_a_restart_may_ask_for_more_epochs(tmp_path, backup_first):
     def train(model, epochs, *more):

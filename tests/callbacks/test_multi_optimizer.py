@@ -84,7 +84,10 @@ class Kill(keras.callbacks.Callback):
     "backup",
     [
         lambda folder: ExactBackup(folder),
-        lambda folder: keras.callbacks.BackupAndRestore(folder),
+        pytest.param(
+            lambda folder: keras.callbacks.BackupAndRestore(folder),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["exact", "keras"],
 )

@@ -9,6 +9,7 @@ from keras_hybrid import HybridOptimizer
 from keras_hybrid.triggers import AtStep
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phase", slow_but({"sgd"}, ["adam", "sgd"]))
 def test_learning_rate_callbacks_act_in_both_phases(phase):
     def optimizer():

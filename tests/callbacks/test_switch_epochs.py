@@ -19,7 +19,7 @@ PLATEAU_OF_2 = [1.0, 0.5, 0.75, 0.5, 0.25, 0.25]
 @pytest.mark.parametrize(
     ("trigger", "epochs_before"),
     [
-        (AtEpoch(1), 1),
+        pytest.param(AtEpoch(1), 1, marks=pytest.mark.slow),
         (AtEpoch(3), 3),
         (Plateau("score", patience=2, mode="min"), 4),
         (Plateau("score", patience=1, mode="max"), 2),
@@ -27,8 +27,8 @@ PLATEAU_OF_2 = [1.0, 0.5, 0.75, 0.5, 0.25, 0.25]
         (MetricReached("score", 0.25, mode="min"), 5),
         (AtEpoch(5) | Plateau("score", patience=1, mode="min"), 3),
         (AtEpoch(4) & Plateau("score", patience=1, mode="min"), 4),
-        (AtEpoch(6), 6),
-        (AtEpoch(7), None),
+        pytest.param(AtEpoch(6), 6, marks=pytest.mark.slow),
+        pytest.param(AtEpoch(7), None, marks=pytest.mark.slow),
     ],
     ids=repr,
 )

@@ -196,6 +196,7 @@ def test_backup_before_the_switch_callback_resumes_exactly(
         np.testing.assert_array_equal(values, whole_history[name][interrupt:])
 
 
+@pytest.mark.slow
 def test_backup_before_the_switch_callback_with_loss_scaling(tmp_path):
     """The scaling saves its inner optimizer's state too, and before it."""
 

@@ -431,6 +431,7 @@ def test_data_of_unknown_length(known):
     assert until_the_end.optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_an_end_that_moves():
     """Epochs of 8, 5 and then 6 batches."""
@@ -551,6 +552,7 @@ def test_a_model_that_was_trained_without_it():
     assert model.optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 def test_it_says_who_interferes():
     model = new_model()
     early = keras.callbacks.EarlyStopping("loss", patience=1, mode="max")

@@ -243,6 +243,7 @@ def test_what_kernels_can_update(formula, phase, changed, can):
     assert kernels.can_update(made, phase, layout(3, **changed)) is can
 
 
+@pytest.mark.slow
 def test_a_function_serves_every_model_of_its_shapes(way):
     way("block")
     run(HybridOptimizer(0.01))

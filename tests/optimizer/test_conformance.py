@@ -14,6 +14,7 @@ import pytest
 import tensorflow as tf
 from inside import slots
 from keras import layers
+from small import slow_but
 
 from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.triggers import AtEpoch, AtStep, ProjectionConverged
@@ -194,7 +195,9 @@ def test_overwritten_variables_under_accumulation():
     assert seen == [(1.0, 1.0), (2.0, -0.5), (2.0, -0.5)]
 
 
-@pytest.mark.parametrize("scope", ["model", "layer", "variable"])
+@pytest.mark.parametrize(
+    "scope", slow_but({"layer"}, ["model", "layer", "variable"])
+)
 def test_overwritten_variables_have_no_slots_and_are_pickled(scope):
     v, w = overwritten(), square()
     optimizer = switching(0.1, scope=scope)
@@ -212,6 +215,7 @@ def test_overwritten_variables_have_no_slots_and_are_pickled(scope):
     np.testing.assert_array_equal(w, w2)
 
 
+@pytest.mark.slow
 def test_float8_training():
     model = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with warnings.catch_warnings():

@@ -101,18 +101,13 @@ def table(options, quick):
 # "all" has schedule, AMSGrad, decay, clipping, average and accumulation.
 QUICK_ADAM = {
     ("plain", "eager"),
-    ("betas-epsilon", "eager"),
     ("weight_decay", "eager"),
-    ("clipnorm", "eager"),
-    ("callable", "eager"),
     ("all", "eager"),
     ("plain", "fit-xla"),
     ("all", "fit"),
 }
 QUICK_SGD = {
     ("plain", "eager"),
-    ("nesterov", "eager"),
-    ("clipnorm", "eager"),
     ("accumulation", "eager"),
     ("nesterov", "xla"),
     ("weight_decay", "fit-k"),

@@ -210,6 +210,7 @@ def blended_weights():
     return train(blending_optimizer(jit_compile=False), "eager")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [

@@ -25,7 +25,7 @@ from keras_hybrid.triggers import (
 )
 
 STEPS, COPIED_AT = 8, 4
-FEW = settings(max_examples=8, deadline=None, derandomize=True, database=None)
+FEW = settings(max_examples=5, deadline=None, derandomize=True, database=None)
 # Others each night.
 MANY = settings(
     FEW,

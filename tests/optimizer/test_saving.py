@@ -375,6 +375,7 @@ def test_resumed_between_accumulated_gradients(way, stop, tmp_path):
     assert_bit_equal(end, never_stopped("accumulation", 48))
 
 
+@pytest.mark.slow
 def test_resumed_compiled(tmp_path):
     # XLA's updates resume bit for bit too.
     def make():
@@ -442,6 +443,7 @@ def test_loss_scaled_optimizers_resume(tmp_path):
 # ---- The length of the training ---------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", slow_but({"weights_h5"}, WAYS))
 def test_the_length_of_the_training_is_restored(way, tmp_path):
     def make():
@@ -502,6 +504,7 @@ def test_a_copy_keeps_an_assigned_learning_rate():
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", slow_but({"deepcopy"}, ["pickle", "deepcopy"]))
 def test_a_copy_keeps_the_exclusions_from_weight_decay(way, tmp_path):
     def make():

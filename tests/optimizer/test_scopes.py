@@ -30,13 +30,18 @@ from keras_hybrid.triggers import AtStep
 @pytest.mark.parametrize(
     "scope, steps, switch_at, scale_groups",
     [
-        ("model", [4], [4] * 4, range(4)),
+        pytest.param("model", [4], [4] * 4, range(4), marks=pytest.mark.slow),
         ("layer", [3, 6], [3, 3, 6, 6], range(4)),
-        ("variable", [3, 5, 7, 9], [3, 5, 7, 9], range(4)),
+        pytest.param(
+            *("variable", [3, 5, 7, 9], [3, 5, 7, 9], range(4)),
+            marks=pytest.mark.slow,
+        ),
         # One rho for the model, of those that have not switched yet.
         ("variable", [3, 5, 7, 9], [3, 5, 7, 9], [0] * 4),
-        ("layer", [3, 6], [3, 3, 6, 6], [0] * 4),
-        ("model", [4], [4] * 4, LAYER_OF),
+        pytest.param(
+            "layer", [3, 6], [3, 3, 6, 6], [0] * 4, marks=pytest.mark.slow
+        ),
+        pytest.param("model", [4], [4] * 4, LAYER_OF, marks=pytest.mark.slow),
         ("variable", [3, 5, 7, 9], [3, 5, 7, 9], LAYER_OF),
     ],
 )

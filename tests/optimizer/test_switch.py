@@ -224,6 +224,7 @@ def test_switch_in_fit_is_at_step():
     assert_equal_weights(got, expected, tolerance("float32"))
 
 
+@pytest.mark.slow
 def test_at_step_is_exact_within_one_execution():
     # The switch at 10 falls inside an execution of 4 updates.
     optimizer = HybridOptimizer(0.01, trigger=AtStep(10))

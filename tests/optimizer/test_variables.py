@@ -57,7 +57,9 @@ def test_partial_variable_lists_are_adams():
     assert_equal_weights(*results, tolerance("float32"))
 
 
-@pytest.mark.parametrize("scope", ["model", "layer", "variable"])
+@pytest.mark.parametrize(
+    "scope", slow_but({"variable"}, ["model", "layer", "variable"])
+)
 def test_partial_variable_lists_switch(scope):
     optimizer = HybridOptimizer(
         0.01, trigger=AtStep(4), scope=scope, jit_compile=False

@@ -34,9 +34,7 @@ def test_float64_is_the_formula(name, whole):
     assert traces == 1
 
 
-@pytest.mark.parametrize(
-    "name", slow_but({"SWATS", "RMSpropWarmup", "Padam"}, CASES)
-)
+@pytest.mark.parametrize("name", slow_but({"SWATS"}, CASES))
 def test_float32_is_the_formula_compiled(name):
     optimizer = made(name)
     assert optimizer.jit_compile == "auto"
@@ -120,6 +118,7 @@ def test_slots_are_adams(name):
     assert optimizer.amsgrad == (name in ("AMSBound", "Padam"))
 
 
+@pytest.mark.slow
 # One of each class.
 @pytest.mark.parametrize(
     "name", ["Grafted", "RMSpropWarmup", "DSTAdam", "Padam"]

@@ -42,6 +42,7 @@ class Killed(Exception):
     """Stands for a kill between two epochs."""
 
 
+@pytest.mark.slow
 def test_a_killed_run_continues_bit_for_bit(tmp_path, monkeypatch):
     monkeypatch.setitem(architectures.OF_IMAGES, "linear", dropout_layers)
     data, arm = tiny_data(), protocol.ARMS["hybrid"]
@@ -162,6 +163,7 @@ def test_a_diverged_run_is_recorded_as_diverged(tmp_path):
     assert Run.load(path) == run
 
 
+@pytest.mark.slow
 def test_the_control_has_the_hybrids_learning_rate_and_no_sgd(tmp_path):
     data = tiny_data()
     runs = {

@@ -158,6 +158,7 @@ def test_a_record_is_watched_again(monkeypatch):
         curves.watch_again(old, TINY, data)
 
 
+@pytest.mark.slow
 def test_tails_leave_no_trace_and_last_their_share():
     optimizer = HybridOptimizer(cooldown=Cooldown(share=0.5))
     training = tails.Training(TINY, tiny_data(), 0, optimizer)

@@ -356,6 +356,7 @@ def test_the_table_is_that_of_the_files(folder):
 # ---- The command ------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_command_packs_reports_and_takes_apart(folder, tmp_path, capsys):
     assert cli.main(["report", str(folder)]) == 0
     page = (folder / "report.html").read_text()

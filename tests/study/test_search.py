@@ -26,6 +26,7 @@ def read_once(monkeypatch):
     monkeypatch.setattr(datasets, "load", LOAD)
 
 
+@pytest.mark.slow
 def test_tune_leaves_a_recipe_a_report_and_the_record(tmp_path, capsys):
     arguments = ["tune", *TINY, "--max-trials", "3"]
     arguments += ["--directory", str(tmp_path)]

@@ -654,6 +654,7 @@ def traced():
     return trace.record(data, "linear", arm, 0.01, 60, 32)
 
 
+@pytest.mark.slow
 def test_a_trace_has_the_papers_gamma_and_its_average(traced):
     """Lambda and gamma of the first updates from the formula in float64."""
     data, arm = tiny_data(), arms.STUDY["projection"]
@@ -684,6 +685,7 @@ def test_a_trace_has_the_papers_gamma_and_its_average(traced):
     assert k == 6
 
 
+@pytest.mark.slow
 def test_a_trace_ends_where_sgd_begins(traced):
     # At the latest at 0.8 of 60 epochs of 3 updates.
     assert len(traced.gamma) == 180

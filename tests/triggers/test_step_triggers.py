@@ -203,6 +203,7 @@ def test_noise_around_a_trend_never_settles():
     assert np.isinf(first).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trend", "share"), [(0.0, 0.9), (0.5, 0.25)])
 def test_against_gamma_noise_fires_by_chance(trend, share):
     """What the default was: it fires early, whether or not there is a trend."""
@@ -244,9 +245,9 @@ RATE = 2**-6
 @pytest.mark.parametrize(
     ("tolerance", "switch_step", "jit"),
     [
-        (1e-2, 2, False),
+        pytest.param(1e-2, 2, False, marks=pytest.mark.slow),
         (2e-4, 10, False),
-        (5e-5, 110, False),
+        pytest.param(5e-5, 110, False, marks=pytest.mark.slow),
         (5e-5, 110, "auto"),
         (1e-9, None, False),
     ],

@@ -20,6 +20,7 @@ def searched(tmp_path_factory):
     return tuner.folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [
