@@ -22,7 +22,7 @@ from small import slow_but
 
 import keras_hybrid
 from keras_hybrid import cli
-from keras_hybrid.reports import glance, study
+from keras_hybrid.reports import contrasts, glance, study
 from keras_hybrid.study import arms, regret
 from keras_hybrid.study.summary import cell_of, load_runs, summary
 
@@ -251,6 +251,47 @@ def test_the_site_has_the_table_of_the_recipes():
 def test_the_site_has_the_table_of_speed():
     path = ROOT / "benchmarks" / "speed_table.py"
     assert runpy.run_path(str(path))["table"]() in SPEED
+
+
+SLOTS = {
+    "rho a unit, minus the control": ("slots", "control"),
+    "rho a variable, minus the control": ("slots_variable", "control"),
+    "rho a unit, minus rho a variable": ("slots", "slots_variable"),
+    "rho a unit, minus its own control": ("slots", "slots_control"),
+    "rho a variable, minus the same control": (
+        "slots_variable",
+        "slots_control",
+    ),
+    "until 0.1.0, minus the control": ("hybrid", "control"),
+    "a blend from half on": ("slots_blend", "slots_control"),
+    "switch at 80 %": ("slots_at80", "slots_at80_control"),
+}
+
+
+def test_the_site_has_the_contrasts_of_the_slots():
+    runs = [
+        run
+        for folder in ("study", "slots")
+        for run in study.load_runs(ROOT / "results" / folder)[0]
+    ]
+    for label, pair in SLOTS.items():
+        found = contrasts.contrast(runs, *pair)
+        last = contrasts.markdown(found).strip().split("\n")[-1]
+        _, mean, interval, *_ = last.strip("| ").split(" | ")
+        lower = f"{found.clearly(-1)} of {len(found.cells)}"
+        assert f"| {label} | {mean} | {interval} | {lower} |" in STUDY
+
+
+def test_the_site_has_the_table_of_the_transformer():
+    path = ROOT / "benchmarks" / "transformer.py"
+    folder = ROOT / "results" / "transformer"
+    assert runpy.run_path(str(path))["table"](folder) in STUDY
+
+
+def test_the_site_has_the_table_without_tuning():
+    path = ROOT / "benchmarks" / "untuned.py"
+    table = runpy.run_path(str(path))["table"]()
+    assert table in PAGES["docs/measurements/ceiling.md"]
 
 
 def test_the_site_has_the_tables_of_the_gpu():

@@ -294,13 +294,17 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
 
 
 def with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of a record, with arguments that came after it."""
-    # A copy: Keras writes into what it deserializes.
-    optimizer = keras.saving.deserialize_keras_object(
-        copy.deepcopy(configuration["optimizer"])
-    )
-    return {
-        **LATER,
-        **configuration,
-        "optimizer": serialized(optimizer),
-    }
+    """The configuration of a record, as it would be written today.
+
+    Arguments that came later are added, and objects are named by the modules
+    in which they are now.
+    """
+    now = {**LATER, **configuration}
+    for name in ("optimizer", "trigger"):
+        if now.get(name) is not None:
+            # A copy: Keras writes into what it deserializes.
+            made = keras.saving.deserialize_keras_object(
+                copy.deepcopy(now[name])
+            )
+            now[name] = serialized(made)
+    return now
