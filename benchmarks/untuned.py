@@ -1,4 +1,4 @@
-"""Prints the table of the cells without tuning: python benchmarks/untuned.py."""
+"""The cells without tuning as a table: python benchmarks/untuned.py."""
 
 from pathlib import Path
 

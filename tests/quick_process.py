@@ -16,7 +16,16 @@ def pytest_sessionstart(session):
     of_xdist = session.config.getoption("numprocesses", None)
     if of_xdist and not hasattr(session.config, "workerinput"):
         return
-    import keras  # noqa: F401
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        _leave_data_untuned()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _leave_data_untuned():
     import tensorflow as tf
 
     tuned = tf.data.Dataset.__iter__
@@ -27,6 +36,3 @@ def pytest_sessionstart(session):
         return tuned(dataset.with_options(options))
 
     tf.data.Dataset.__iter__ = untuned
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
