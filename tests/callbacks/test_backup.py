@@ -140,6 +140,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_run_switches_on_the_way():
     history = unbroken()[1].history
     assert history["switch_step"] == [-1] * 3 + [3 * STEPS] * 3
@@ -190,6 +191,7 @@ def test_kept_after_the_end_it_restores_the_end(tmp_path):
     assert_same(again, unbroken())
 
 
+@pytest.mark.slow
 def test_average_of_weights(tmp_path):
     """`use_ema` puts the average into the weights when `fit` ends."""
     path = tmp_path / "backup.npz"

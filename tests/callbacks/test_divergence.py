@@ -190,6 +190,7 @@ def test_a_switch_that_is_undone_comes_again():
     assert scale_cut(model) == 0.5
 
 
+@pytest.mark.slow
 def test_a_switch_between_epochs_is_kept():
     for callbacks in (
         (guard(), SwitchCallback(AtEpoch(1), verbose=0)),
@@ -222,6 +223,7 @@ def test_the_learning_rate_of_callbacks_stays():
     assert history["learning_rate"] == pytest.approx([0.01, 0.005])
 
 
+@pytest.mark.slow
 def test_the_cooldown_still_ends_with_the_training():
     model = reset_model(cooldown=Cooldown())
     fit(model, SwitchCallback(verbose=0), guard(), x=spoilt(7))
@@ -448,6 +450,7 @@ def test_with_skipped_updates_only_a_second_one_is_a_divergence():
     assert history["skipped_steps"] == [2]
 
 
+@pytest.mark.slow
 def test_mixed_precision():
     model = new_model(dtype="mixed_float16")
     optimizer = model.optimizer

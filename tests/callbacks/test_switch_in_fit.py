@@ -45,6 +45,7 @@ def test_works_under_loss_scaling(mixed_float16):
     np.testing.assert_allclose(history["cooldown"], [1, 1, 0.5, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kwargs", "trigger", "switch_step"),
     [

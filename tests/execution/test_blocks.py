@@ -261,6 +261,7 @@ def test_a_function_serves_every_model_of_its_shapes(way):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "scale",
     ["slots", pytest.param(scales.Projection(), marks=pytest.mark.slow)],

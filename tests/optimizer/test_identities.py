@@ -240,6 +240,7 @@ def test_zero_gradients_leave_the_weight(dtype, jit_compile, n):
     assert np.isfinite(values).all() and values[1] < 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [

@@ -101,6 +101,7 @@ def test_a_search_on_a_folder_stays_in_its_directory(tmp_path):
     assert Cell(dataset=str(folder)).name == "birds-cnn"
 
 
+@pytest.mark.slow
 def test_the_validation_images_decide_not_the_test_images(tmp_path):
     searched = prepare(Cell(epochs=5), tmp_path)
     (images, _), *_ = searched.arguments["validation_data"].take(1)

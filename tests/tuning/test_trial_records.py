@@ -62,6 +62,7 @@ def test_a_search_reads_each_record_once(tmp_path, monkeypatch):
     assert sum("seed-" in name for name in counts) == 2
 
 
+@pytest.mark.slow
 def test_a_reader_reads_what_has_changed(tmp_path, searched):
     folder = shutil.copytree(searched, tmp_path / "hybrid")
     reader = record.Reader(folder)
