@@ -47,6 +47,7 @@ def uninterrupted(make_trigger, **kwargs):
     return state_of(model), model.optimizer.switch_step
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", slow_but({2}, [2, 6]))
 def test_trigger_state_survives_in_the_optimizer(after):
     """Saved in the middle of the patience, and after the switch."""
@@ -134,7 +135,9 @@ def restarted(folder, make_trigger, *, interrupt, switch_first, **kwargs):
     [
         pytest.param(plateau_of_3, {}, 3, marks=pytest.mark.slow),
         (plateau_of_3, {}, 5),
-        (at_epoch_2, {"transition": Blend(12)}, 3),
+        pytest.param(
+            at_epoch_2, {"transition": Blend(12)}, 3, marks=pytest.mark.slow
+        ),
         pytest.param(None, {"trigger": AtStep(9)}, 3, marks=pytest.mark.slow),
     ],
     ids=["in_patience", "at_switch", "in_transition", "step_trigger"],

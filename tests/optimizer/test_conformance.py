@@ -413,6 +413,7 @@ def by_keras(make, switch_at):
     return model.get_weights()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "jit_compile", "callback"),
     [

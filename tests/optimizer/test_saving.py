@@ -356,6 +356,7 @@ def test_resumed_anywhere(case, way, stop, tmp_path):
     assert_bit_equal(end, never_stopped(case))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", slow_but({"weights_h5"}, WAYS))
 @pytest.mark.parametrize(
     "stop",

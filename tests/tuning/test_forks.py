@@ -188,6 +188,7 @@ def test_epochs_trained_are_the_prefix_and_the_forks(tmp_path):
     assert not (tuner.folder / "prefixes").exists(), "snapshots are removed"
 
 
+@pytest.mark.slow
 def test_a_whole_training_equals_the_user_s_own_fit(tmp_path):
     """The recipe's parts give in plain `fit` what the trial gave."""
     plan = Plan(fraction=0.5)

@@ -17,6 +17,7 @@ from small import TESTS
 from keras_hybrid.tuning import record
 
 
+@pytest.mark.slow
 def test_a_search_that_is_finished_is_not_repeated(tmp_path):
     tuner_in(tmp_path).search(**DATA, epochs=4)
     told = []
