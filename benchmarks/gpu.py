@@ -32,7 +32,7 @@ def parse():
     parser.add_argument("--output", type=Path, default=RESULT)
     parser.add_argument("--quick", action="store_true", help="a trial")
     parser.add_argument("--data", type=Path, help="npz of CIFAR-10")
-    parser.add_argument("--epochs", type=int, default=16, help="on CIFAR-10")
+    parser.add_argument("--epochs", type=int, default=12, help="on CIFAR-10")
     parser.add_argument("--seeds", type=int, default=5, help="on CIFAR-10")
     parser.add_argument("--processes", type=int, default=12)
     parser.add_argument(
@@ -88,16 +88,13 @@ def main():
     import gpu_steps
     import keras
 
-    import keras_hybrid
+    from keras_hybrid._support import files
+    from keras_hybrid._support.versions import versions
 
     backend = keras.backend.backend()
     about = {
         "device": gpu_steps.devices()[0],
-        "versions": {
-            "keras_hybrid": keras_hybrid.__version__,
-            "keras": keras.__version__,
-            backend: importlib.import_module(backend).__version__,
-        },
+        "versions": versions(),
         "quick": asked.quick,
     }
     record = {}
@@ -109,7 +106,7 @@ def main():
             taken = time.perf_counter() - started
             own = {**about, "seconds": taken, "results": found}
             record.setdefault(backend, {})[part] = own
-            asked.output.write_text(json.dumps(record, indent=1) + "\n")
+            files.write_json(asked.output, record)
             print(f"{part}: {taken:.0f} s", flush=True)
     print(gpu_table.table(record))
 

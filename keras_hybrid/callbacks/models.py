@@ -20,10 +20,7 @@ _MULTI = getattr(keras.optimizers, "MultiOptimizer", ())
 def unwrapped_optimizer(model: Any) -> Any:
     """Returns the model's optimizer (or None), without what wraps it.
 
-    Of a MultiOptimizer that is its HybridOptimizer, if there is one.
-
-    Raises:
-        ValueError: If there are several.
+    Of a MultiOptimizer that is its HybridOptimizer, if it has just one.
     """
     optimizer = getattr(model, "optimizer", None)
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
@@ -32,19 +29,14 @@ def unwrapped_optimizer(model: Any) -> Any:
         return optimizer
     if not optimizer.optimizers and model.built:
         build_once(model)  # A function that chooses is asked then.
-    hybrids = [o for o in optimizer.optimizers if _is_hybrid(o)]
-    if len(hybrids) > 1:
-        raise ValueError(
-            "A callback can switch one `HybridOptimizer` of a MultiOptimizer; "
-            "let the others have step triggers, in a loop without callbacks "
-            f"of this library. Received: {len(hybrids)} in optimizer="
-            f"{type(optimizer).__name__}"
-        )
-    return hybrids[0] if hybrids else optimizer
+    hybrids = _hybrids_in(optimizer)
+    return hybrids[0] if len(hybrids) == 1 else optimizer
 
 
-def _is_hybrid(optimizer: Any) -> bool:
-    return isinstance(optimizer, HybridOptimizer)
+def _hybrids_in(optimizer: Any) -> list[HybridOptimizer]:
+    """Those that a MultiOptimizer has; none in another optimizer."""
+    inner = optimizer.optimizers if isinstance(optimizer, _MULTI) else []
+    return [one for one in inner if isinstance(one, HybridOptimizer)]
 
 
 def build_once(model: Any) -> None:
@@ -64,7 +56,15 @@ def hybrid_optimizer(model: Any) -> HybridOptimizer:
             with several of these.
     """
     optimizer = unwrapped_optimizer(model)
-    if not _is_hybrid(optimizer):
+    several = len(_hybrids_in(optimizer))
+    if several:
+        raise ValueError(
+            "A callback can switch one `HybridOptimizer` of a MultiOptimizer; "
+            "let the others have step triggers, in a loop without callbacks "
+            f"of this library. Received: {several} in optimizer="
+            f"{type(optimizer).__name__}"
+        )
+    if not isinstance(optimizer, HybridOptimizer):
         raise ValueError(
             "The model must be compiled with a `HybridOptimizer`: "
             "model.compile(optimizer=keras_hybrid.HybridOptimizer("

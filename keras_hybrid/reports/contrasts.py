@@ -113,7 +113,7 @@ def markdown(found: Contrast) -> str:
             (
                 escaped_markdown(str(cell)),
                 "" if shown is None else f"{shown.mark} {shown.text}",
-                _bounds(difference.paired.low, difference.paired.high),
+                bounds(difference.paired.low, difference.paired.high),
                 escaped_markdown(p_text(difference)),
                 ", ".join(
                     MISSING if rate is None else f"{rate:g}"
@@ -127,7 +127,7 @@ def markdown(found: Contrast) -> str:
         (
             f"mean of {len(found.cells)}",
             f"{100 * mean.mean:+.3f}",
-            _bounds(mean.low, mean.high),
+            bounds(mean.low, mean.high),
             *("", "", ""),
         )
     )
@@ -139,7 +139,8 @@ def markdown(found: Contrast) -> str:
     )
 
 
-def _bounds(low: float, high: float) -> str:
+def bounds(low: float, high: float) -> str:
+    """An interval as text, in points."""
     if not math.isfinite(low):
         return MISSING
     return f"{100 * low:+.3f} to {100 * high:+.3f}"

@@ -113,6 +113,15 @@ def test_several_are_an_error():
         fit(model_of(several), SwitchCallback(AtEpoch(1)))
 
 
+def test_several_are_backed_up(tmp_path):
+    several = keras.optimizers.MultiOptimizer(
+        keras.optimizers.OptimizerMap(hybrid(), {".*dense_1/.*": hybrid()})
+    )
+    path = tmp_path / "backup.npz"
+    fit(model_of(several), ExactBackup(path, delete_checkpoint=False))
+    assert path.exists()
+
+
 def test_none_is_an_error():
     with pytest.raises(ValueError, match="Received: optimizer=MultiOptimizer"):
         fit(

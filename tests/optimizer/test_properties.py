@@ -263,7 +263,7 @@ def test_any_configuration_more(options, layout, seed, way, eager):
 
 
 @pytest.mark.slow
-@settings(FEW, max_examples=15)
+@settings(FEW, max_examples=30)
 @trainings
 def test_any_configuration_compiled(options, layout, seed, way, eager):
     check_configuration(options | {"jit_compile": "auto"}, layout, seed, way)
