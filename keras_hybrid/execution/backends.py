@@ -33,10 +33,11 @@ def can_compile() -> bool:
         return False
     import tensorflow as tf
 
-    return not (tf.config.functions_run_eagerly() or _inside_xla())
+    return not (tf.config.functions_run_eagerly() or inside_xla())
 
 
-def _inside_xla() -> bool:
+def inside_xla() -> bool:
+    """Whether XLA surrounds the call."""
     import tensorflow as tf
     from tensorflow.python.ops import control_flow_util
 

@@ -51,7 +51,7 @@ def are_worth_it(layouts: Sequence[Layout], least: int) -> list[bool]:
 
 def are_large(layouts: Sequence[Layout], least: int = LEAST) -> list[bool]:
     """Whether each variable is large, and on a CPU."""
-    cpus = _only_cpus()
+    cpus = only_cpus()
     return [cpus and _weights(x.units.shape) >= least for x in layouts]
 
 
@@ -59,7 +59,8 @@ def _weights(shape: Sequence[int]) -> int:
     return int(np.prod(shape, dtype=int))
 
 
-def _only_cpus() -> bool:
+def only_cpus() -> bool:
+    """Whether TensorFlow has no other devices."""
     import tensorflow as tf
 
     devices = tf.config.list_physical_devices()

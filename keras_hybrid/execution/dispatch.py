@@ -90,6 +90,9 @@ def _kinds(
 ) -> list[str]:
     """Returns where each variable's update is fastest."""
     by_kernel = [kernels.can_update(formula, phase, x) for x in layouts]
+    if phase == "sgd" and jit and not blocks.only_cpus():
+        # SGD's kernels do little for their launches, of which XLA makes few.
+        by_kernel = [False] * len(layouts)
     beside = phase != "sgd" and all(by_kernel)
     in_blocks = [False] * len(layouts)
     if jit and not any(layout.freezes for layout in layouts):

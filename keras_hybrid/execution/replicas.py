@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
+from keras_hybrid.execution import backends, functions
+
 Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Replica:
+    """What one device updates: its own gradients, weights and slots.
+
+    Attributes:
+        grads: One a weight.
+        slots: Each weight with its slots.
+        device: Its name, None where there is but one.
+    """
+
+    grads: Sequence[Tensor]
+    slots: Sequence[Sequence[Any]]
+    device: str | None = None
+
+    @property
+    def handles(self) -> list[list[Any]]:
+        """Of each weight and its slots (TensorFlow's)."""
+        return [[functions.handle(x) for x in own] for own in self.slots]
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Where its update runs."""
+        if self.device is None:
+            return contextlib.nullcontext()
+        import tensorflow as tf
+
+        return tf.device(self.device)
 
 
 def check_strategy(optimizer: Any) -> None:
@@ -52,6 +84,66 @@ def _strategy_name(strategy: Any) -> str:
     return "no strategy" if name.startswith("_Default") else name
 
 
+def can_compile(strategy: Any) -> bool:
+    """Whether each device's update can be a function of its own variables.
+
+    Not in an eager step, inside XLA, or where variables are spread over
+    devices in another way than one copy each.
+    """
+    import tensorflow as tf
+
+    mirrored = (
+        tf.distribute.MirroredStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+        tf.distribute.OneDeviceStrategy,
+    )
+    return isinstance(strategy, mirrored) and not (
+        tf.executing_eagerly()
+        or tf.config.functions_run_eagerly()
+        or backends.inside_xla()
+    )
+
+
+def on_each(
+    strategy: Any,
+    grads: Sequence[Tensor],
+    slots: Sequence[Sequence[Any]],
+    run: Callable[[list[Replica]], None],
+) -> None:
+    """Calls `run` once for all replicas, with what each device holds.
+
+    Args:
+        strategy: Of which `can_compile` holds.
+        grads: The gradients, summed over the replicas already.
+        slots: Each weight with its slots.
+        run: Updates them.
+    """
+    import tensorflow as tf
+
+    def local(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, keras.Variable):
+            value = value.value
+        found: tuple[Any, ...] = strategy.experimental_local_results(value)
+        return found
+
+    def merged(strategy: Any, grads: Sequence[Tensor]) -> None:
+        every = [[local(x) for x in own] for own in slots]
+        run(
+            [
+                Replica(
+                    [g[i] for g in map(local, grads)],
+                    [[x[i] for x in own] for own in every],
+                    device=weight.device,
+                )
+                for i, weight in enumerate(every[0][0])
+            ]
+        )
+
+    tf.__internal__.distribute.interim.maybe_merge_call(
+        merged, strategy, list(grads)
+    )
+
+
 def update(
     strategy: Any,
     pairs: Sequence[tuple[Tensor, Any]],
@@ -59,7 +151,7 @@ def update(
     one: Callable[[int, Any, Tensor, Any], dict[str, Tensor]],
     finish: Callable[[Any, list[dict[str, Tensor]]], None],
 ) -> None:
-    """Updates every variable where it lives, as Keras' own optimizers do.
+    """Updates one variable after the other, as Keras' own optimizers do.
 
     The gradients are summed over the replicas already, so all replicas
     compute the same statistics, and the first one's are taken.

@@ -75,23 +75,33 @@ class Update:
         self, grads: Sequence[Tensor], rate: Tensor, step: Tensor
     ) -> None:
         """Runs the phase that applies, as a branch of TensorFlow's graph."""
+        self._dispatch([replicas.Replica(grads, self._slots)], rate, step)
+
+    def _dispatch(
+        self, every: Sequence[replicas.Replica], rate: Tensor, step: Tensor
+    ) -> None:
+        """Plans once and updates on each device."""
 
         def update() -> None:
             plan, fires = self._prepare(rate, step)
-            arguments = {
-                "plan": {
-                    **plan,
-                    "scales": scales_of(self._choices, self._state, plan),
-                },
-                "grads": list(grads),
-                "clips": self._clips(grads),
-                "handles": [
-                    [functions.handle(s) for s in own] for own in self._slots
-                ],
-            }
-            found = self._branches.run(plan["phase"], fires, arguments)
+            scales = scales_of(self._choices, self._state, plan)
+            found = None
+            for replica in every:
+                with replica.scope():
+                    estimate = self._branches.run(
+                        plan["phase"],
+                        fires,
+                        {
+                            "plan": {**plan, "scales": scales},
+                            "grads": list(replica.grads),
+                            "clips": self._clips(replica.grads),
+                            "handles": replica.handles,
+                        },
+                    )
+                # What the first finds, all would.
+                found = found or estimate
             if self._choices.needs:
-                fires = self._observe(grads, plan)
+                fires = self._observe(every[0], plan)
             if self._choices.trigger is not None:
                 functions.run_if(
                     ops.any(fires),
@@ -101,7 +111,7 @@ class Update:
                 )
 
         if self._choices.skips:
-            functions.run_if(self._count_if_skipped(grads), update)
+            functions.run_if(self._count_if_skipped(every[0].grads), update)
         else:
             update()
 
@@ -118,7 +128,8 @@ class Update:
             ):
                 self._update_one(own, grad, settings, phase)
             if self._choices.needs:
-                fires = self._observe(grads, plan)
+                replica = replicas.Replica(grads, self._slots)
+                fires = self._observe(replica, plan)
             if self._choices.trigger is not None:
                 self._switch_if_any(fires, plan)
 
@@ -129,7 +140,7 @@ class Update:
         rate: Tensor,
         step: Tensor,
     ) -> None:
-        """Runs any phase under a tf.distribute strategy.
+        """Runs under a tf.distribute strategy: dispatched, or any phase.
 
         Args:
             strategy: The strategy.
@@ -138,6 +149,14 @@ class Update:
             step: The number of the update.
         """
         grads = [grad for grad, _ in pairs]
+        if replicas.can_compile(strategy):
+            replicas.on_each(
+                strategy,
+                grads,
+                self._slots,
+                lambda every: self._dispatch(every, rate, step),
+            )
+            return
         clips = self._clips(grads)
 
         def plan() -> tuple[Plan, list[rules.Settings]]:
@@ -270,7 +289,7 @@ class Update:
 
     # ---- What it leaves -----------------------------------------------------
 
-    def _observe(self, grads: Sequence[Tensor], plan: Plan) -> Tensor:
+    def _observe(self, replica: replicas.Replica, plan: Plan) -> Tensor:
         """Sums the update's statistics; returns where the trigger fires."""
         found = sums.of_update(
             self._choices.formula,
@@ -278,9 +297,9 @@ class Update:
             self._layouts,
             self._state.units,
             plan,
-            grads,
-            self._clips(grads),
-            [own[1:] for own in self._slots],
+            replica.grads,
+            self._clips(replica.grads),
+            [own[1:] for own in replica.slots],
             self._state.dtype,
             self._choices.jit,
         )

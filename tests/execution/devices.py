@@ -76,6 +76,19 @@ class Spoil(keras.callbacks.Callback):
                 variable.assign(variable * float("nan"))
 
 
+class Overflow(keras.callbacks.Callback):
+    """Makes the gradients of a batch overflow."""
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 2:
+            self.weights = self.model.get_weights()
+            self.model.set_weights([w * 1e30 for w in self.weights])
+
+    def on_train_batch_end(self, batch, logs=None):
+        if batch == 2:
+            self.model.set_weights(self.weights)
+
+
 def blend(scope):
     return {
         "trigger": AtStep(3),
@@ -122,6 +135,7 @@ CASES = {
         {"trigger": AtStep(4)},
         [Spoil, lambda: DivergenceGuard(snapshot_every=2, verbose=0)],
     ),
+    "skips": ({"trigger": AtStep(4), "skip_nonfinite": True}, [Overflow]),
     "switch": ({}, [lambda: AtBatch(5, "switch")]),
     "revert": ({"trigger": AtStep(3)}, [lambda: AtBatch(6, "revert")]),
     "loop": (
@@ -200,6 +214,7 @@ def train(case, strategy, **arguments):
         "switch_steps": list(optimizer.switch_steps.values()),
         "sgd_fraction": optimizer.sgd_fraction,
         "rate": optimizer.sgd_learning_rate_equivalent,
+        "skipped": optimizer.skipped_steps,
     }
 
 

@@ -363,3 +363,24 @@ def test_with_functions_that_run_eagerly():
     finally:
         tf.config.run_functions_eagerly(False)
     assert_close(got, expected, 1e-6)
+
+
+@pytest.mark.slow
+def test_on_a_gpu_one_function_updates_after_the_switch(monkeypatch):
+    def functions_of(phase):
+        return {
+            key
+            for key in functions.shared_functions()
+            if key[0] == "cluster" and key[2] == phase
+        }
+
+    def trained():
+        optimizer = HybridOptimizer(0.01, trigger=AtStep(2), beta_2=0.99)
+        return run(optimizer)
+
+    on_cpu = trained()
+    before = functions_of("sgd")
+    monkeypatch.setattr(blocks, "only_cpus", lambda: False)
+    assert_close(trained(), on_cpu, 1e-6)
+    assert functions_of("sgd") - before
+    assert not functions_of("adaptive")

@@ -69,6 +69,7 @@ RARE = {
     "blend-variable": {3},
     "norm": {4},
     "sgd": {0},
+    "skips": {4},
     "sgd-rate": {4},
     "projection": DECIDED,
     "projection-layer": DECIDED,
@@ -106,6 +107,8 @@ def expect_equal(case, two, one, switch_steps):
     assert set(one["switch_steps"]) <= set(switch_steps), case
     assert two["sgd_fraction"] == pytest.approx(one["sgd_fraction"]), case
     assert two["rate"] == pytest.approx(one["rate"], rel=1e-4), case
+    skipped = devices.EPOCHS if case == "skips" else 0
+    assert two["skipped"] == one["skipped"] == skipped, case
 
 
 @pytest.mark.slow
