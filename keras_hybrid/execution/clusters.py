@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from keras_hybrid.execution import functions
+from keras_hybrid.execution import blocks, functions
 from keras_hybrid.execution.layouts import Layout, settings_of
 from keras_hybrid.formula import Formula
 from keras_hybrid.units import Units
@@ -43,6 +43,7 @@ def update(
         every = settings_of(
             arguments["plan"], layouts, units, arguments["clips"], phase
         )
+        before: list[Any] = []
         for layout, settings, grad, handles in zip(
             layouts,
             every,
@@ -52,13 +53,20 @@ def update(
         ):
             frozen = phase == "sgd" and layout.freezes
             changed = handles[:2] if phase == "sgd" else handles
-            values = [
-                functions.value(h, layout.dtype, layout.units.shape)
-                for h in (handles if frozen else changed)
-            ]
-            new = formula.new_values(phase, settings, grad, *values)
-            for handle, value in zip(changed, new, strict=False):
-                tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+            with tf.control_dependencies(before):
+                values = [
+                    functions.value(h, layout.dtype, layout.units.shape)
+                    for h in (handles if frozen else changed)
+                ]
+                new = formula.new_values(phase, settings, grad, *values)
+                made = [
+                    tf.raw_ops.AssignVariableOp(resource=handle, value=value)
+                    for handle, value in zip(changed, new, strict=False)
+                ]
+            # Uncompiled, the large ones wait for each other: what all would
+            # compute at a time is as much memory as the slots.
+            if not jit and blocks.are_large([layout])[0]:
+                before = made
 
     if not jit:
         whole(arguments)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from small import slow_but
 
 from keras_hybrid import HybridOptimizer, presets, rules, scales
-from keras_hybrid.execution import blocks, functions, kernels
+from keras_hybrid.execution import blocks, clusters, functions, kernels
 from keras_hybrid.execution.layouts import Layout
 from keras_hybrid.formula import Formula
 from keras_hybrid.transitions import Blend, Hard
@@ -384,3 +384,27 @@ def test_on_a_gpu_one_function_updates_after_the_switch(monkeypatch):
     assert_close(trained(), on_cpu, 1e-6)
     assert functions_of("sgd") - before
     assert not functions_of("adaptive")
+
+
+def test_uncompiled_the_large_variables_wait_for_each_other(monkeypatch):
+    """Or all of them would hold what they compute at the same time."""
+    graphs = []
+    update = clusters.update
+
+    def watched(*arguments):
+        update(*arguments)
+        graphs.append(tf.compat.v1.get_default_graph())
+
+    monkeypatch.setattr(clusters, "update", watched)
+    blend = {"trigger": AtStep(1), "transition": Blend(3, path="geometric")}
+    run(HybridOptimizer(0.01, jit_compile=False, **blend))
+    assert graphs
+    for graph in graphs:
+        waits = [
+            any(x.type == "AssignVariableOp" for x in operation.control_inputs)
+            for operation in graph.get_operations()
+            if operation.type == "ReadVariableOp"
+        ]
+        # The weight, m and v of each; the first is large. Then the estimate's.
+        count = 3 * len(SHAPES)
+        assert waits[:count] == [False] * 3 + [True] * (count - 3)
