@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
+import site
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,15 @@ from keras_hybrid.triggers import AtStep
 __all__ = ["SHIPPED", "Plan", "Recipe", "serialized_arguments"]
 
 FORMAT = 1
-# Where the recipes that come with the library are: in a source tree, and
-# where an installed wheel puts them.
+# Where the recipes that come with the library are: in a source tree, and where
+# an installed wheel puts them. That is not always `sys.prefix`: Debian's Python
+# has /usr for it and installs into /usr/local, and --user into a home.
 SHIPPED = (
     Path(__file__).resolve().parent.parent / "tuning",
-    Path(sys.prefix) / "share" / "keras_hybrid" / "tuning",
+    *(
+        Path(base) / "share" / "keras_hybrid" / "tuning"
+        for base in (sysconfig.get_path("data"), site.getuserbase())
+    ),
 )
 
 
