@@ -4,6 +4,13 @@ import math
 
 import numpy as np
 
+# Of step sizes A (adaptive) and R (SGD's), at SGD's weight x > 0.
+PATHS = {
+    "arithmetic": lambda a, r, x: (1 - x) * a + x * r,
+    "geometric": lambda a, r, x: a ** (1 - x) * r**x,
+    "clip": lambda a, r, x: np.clip(a, x * r, r / x),
+}
+
 
 def simulate(
     weights,
@@ -22,111 +29,134 @@ def simulate(
     sgd_learning_rate=None,
     carry_momentum=True,
     weight=lambda j: 1.0,
-    mix=lambda a, r, x: (1 - x) * a + x * r,
+    mix=PATHS["arithmetic"],
     factor=lambda j: 1.0,
     scale_groups=None,
+    summed=None,
     weight_decay=0.0,
     multiplier=1.0,
+    after=lambda t, w: w,
 ):
     """Trains by the formula, with one list entry a variable.
 
     `switch_at` has each variable's first SGD update; `scale_groups` each
-    variable's scale group. Returns the weights after every update, and the
-    variables' rho.
+    variable's scale group; `summed` the axes that a unit of it spans; `factor`
+    is one function, or one a variable; `after` changes the weights that update
+    t has left. An update with a gradient that is not finite is skipped. Returns
+    the weights after every update, and the variables' rho.
     """
     count = len(weights)
     switch_at = switch_at or [math.inf] * count
     groups = list(range(count)) if scale_groups is None else scale_groups
+    factors = [factor] * count if callable(factor) else factor
     momentum = beta_1 if momentum is None else momentum
     w = [np.array(x, "float64") for x in weights]
     m, v = [0 * x for x in w], [0 * x for x in w]
     v_max = [0 * x for x in w]
-    above, below = dict.fromkeys(groups, 0.0), dict.fromkeys(groups, 0.0)
-    rho, history = [None] * count, []
+    # None: of the whole model, for what has no estimate of its own.
+    above = dict.fromkeys([*groups, None], 0.0)
+    below = dict.fromkeys([*groups, None], 0.0)
+    given = isinstance(sgd_scale, float) and sgd_learning_rate is None
+    rho, history = [sgd_scale if given else None] * count, []
+    # A column of a kernel, each weight of a bias.
+    summed = summed or [tuple(range(x.ndim - 1)) for x in w]
+    made, forgets, own = 0, [not carry_momentum] * count, [None] * count
     rate_at = (
         learning_rate if callable(learning_rate) else lambda t: learning_rate
     )
     for t, gradient in enumerate(gradients):
+        if not all(np.isfinite(g).all() for g in gradient):
+            w = after(t, w)
+            history.append([x.copy() for x in w])
+            continue
+        made += 1
         rate = rate_at(t)
         p = [None] * count
         for i, g in enumerate(gradient):
             j = t - switch_at[i]
             x = weight(j) if j >= 0 else 0.0
             beta = beta_1 + x * (momentum - beta_1)
-            if j == 0 and not carry_momentum:
-                m[i] = 0 * m[i]
+            if j >= 0 and forgets[i]:
+                m[i], forgets[i] = 0 * m[i], False
             m[i] = beta * m[i] + (1 - beta) * g
             if x < 1:
                 v[i] = beta_2 * v[i] + (1 - beta_2) * g**2
                 v_max[i] = np.maximum(v_max[i], v[i])
-            corrections = np.sqrt(1 - beta_2 ** (t + 1)) / (
-                1 - beta_1 ** (t + 1)
-            )
+            corrections = np.sqrt(1 - beta_2**made) / (1 - beta_1**made)
             root = np.sqrt(v_max[i] if amsgrad else v[i])
             scale = corrections / (root + epsilon)
             p[i] = scale * m[i]
-            cooled = rate * (factor(j) if j >= 0 else 1.0)
+            cooled = rate * (factors[i](j) if j >= 0 else 1.0)
             direction = m[i]
             if nesterov:
                 ahead = beta * m[i] + (1 - beta) * g
                 direction = (1 - x) * m[i] + x * ahead
             size = cooled * scale
-            if scale_scope == "weight" and x < 1:
+            if x < 1:
                 # Adam's own, which rests with v once SGD is alone.
-                rho[i] = multiplier * scale
+                own[i] = multiplier * scale
             if x > 0:
                 if sgd_learning_rate is None:
                     sgd_step = cooled * rho[i]
+                    if scale_scope == "weight":
+                        sgd_step = np.where(root > 0, cooled * own[i], sgd_step)
                 elif callable(sgd_learning_rate):
                     sgd_step = sgd_learning_rate(j) / (1 - momentum)
-                    sgd_step *= factor(j)
+                    sgd_step *= factors[i](j)
                 else:
-                    if rho[i] is None:
+                    if rho[i] is None and rate > 0:
                         rho[i] = sgd_learning_rate / (1 - momentum) / rate
-                    sgd_step = cooled * rho[i]
+                    sgd_step = cooled * (rho[i] or 0.0)
                 size = mix(cooled * scale, sgd_step, x)
             w[i] = w[i] - direction * size - cooled * weight_decay * w[i]
+        w = after(t, w)
         history.append([x.copy() for x in w])
-        for group in set(groups):
-            members = [
-                i
-                for i in range(count)
-                if groups[i] == group and t < switch_at[i]
-            ]
+        slots = {}
+        waiting = [i for i in range(count) if t < switch_at[i]]
+        for group in above:
+            members = [i for i in waiting if group in (groups[i], None)]
             if not members:
                 continue
             p_p = sum((p[i] ** 2).sum() for i in members)
             p_g = sum((p[i] * gradient[i]).sum() for i in members)
             m_m = sum((m[i] ** 2).sum() for i in members)
             p_m = sum((p[i] * m[i]).sum() for i in members)
+            slots[group] = _ratio(p_p, p_m)
+            # Without a value an average stays.
             numerator, denominator = {
                 "slots": (0.0, 1.0),
                 "projection": (p_p, p_g),
-                "swats": (p_p / p_g, 1.0),
+                "swats": (p_p / p_g if p_g else None, 1.0),
                 "momentum": (p_p, p_m),
-                "norm": (math.sqrt(p_p / m_m), 1.0),
+                "norm": (math.sqrt(p_p / m_m), 1.0) if m_m else (None, None),
             }.get(sgd_scale, (sgd_scale, 1.0))
-            above[group] = beta_2 * above[group] + (1 - beta_2) * numerator
-            below[group] = beta_2 * below[group] + (1 - beta_2) * denominator
+            for average, value in (above, numerator), (below, denominator):
+                if value is not None:
+                    average[group] *= beta_2
+                    average[group] += (1 - beta_2) * value
         for i in range(count):
-            if t + 1 != switch_at[i] or sgd_learning_rate is not None:
+            if t + 1 != switch_at[i] or sgd_learning_rate is not None or given:
                 continue
-            if sgd_scale != "slots":
-                # Both averages have the same bias correction.
-                rho[i] = above[groups[i]] / below[groups[i]]
-            elif scale_groups is not None or scale_scope == "variable":
-                members = [
-                    k
-                    for k in range(count)
-                    if groups[k] == groups[i] and t < switch_at[k]
-                ]
-                rho[i] = sum((p[k] ** 2).sum() for k in members) / sum(
-                    (p[k] * m[k]).sum() for k in members
+            # Both averages have the same bias correction.
+            own_rho, of_model = (
+                slots[g] if sgd_scale == "slots" else _ratio(above[g], below[g])
+                for g in (groups[i], None)
+            )
+            rho[i] = np.where(np.isnan(own_rho), of_model, own_rho)
+            if sgd_scale == "slots" and (
+                scale_scope == "unit" and scale_groups is None
+            ):
+                unit = _ratio(
+                    (p[i] ** 2).sum(summed[i]), (p[i] * m[i]).sum(summed[i])
                 )
-            elif scale_scope == "unit":
-                # A column of a kernel, each weight of a bias.
-                axes = () if p[i].ndim == 1 else 0
-                rho[i] = (p[i] ** 2).sum(axes) / (p[i] * m[i]).sum(axes)
-            if scale_scope != "weight":
-                rho[i] = multiplier * rho[i]
+                kept = np.expand_dims(unit, summed[i])
+                rho[i] = np.where(np.isnan(kept), rho[i], kept)
+            rho[i] = multiplier * rho[i]
     return history, rho
+
+
+def _ratio(above, below):
+    """NaN where it is not positive: no estimate."""
+    above, below = np.asarray(above), np.asarray(below)
+    exists = (above > 0) & (below > 0)
+    return np.where(exists, above / np.where(exists, below, 1), np.nan)

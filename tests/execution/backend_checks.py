@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import reference
 from inside import state
+from updates import updater
 
 from keras_hybrid import (
     DivergenceGuard,
@@ -132,29 +133,6 @@ def updated(name):
             list(optimizer.sgd_learning_rates.values()),
         ]
     )
-
-
-def updater(optimizer, variables):
-    """A function that takes gradients, as a loop of one's own calls it."""
-    optimizer.build(variables)
-    if BACKEND != "jax":
-        return optimizer.apply
-    import jax
-
-    stateless = jax.jit(optimizer.stateless_apply)
-
-    def update(gradient):
-        weights, state = stateless(
-            [v.value for v in optimizer.variables],
-            gradient,
-            [v.value for v in variables],
-        )
-        for variable, value in zip(
-            [*variables, *optimizer.variables], [*weights, *state], strict=True
-        ):
-            variable.assign(value)
-
-    return update
 
 
 @functools.cache

@@ -2,10 +2,9 @@
 
 import math
 
-import numpy as np
 import pytest
 import tensorflow as tf
-from formula import simulate
+from formula import PATHS, simulate
 from small import (
     LAYER_OF,
     Halving,
@@ -48,14 +47,6 @@ def akiba(j, steps=4):
 
 def hyperbolic(j, steps=4):
     return (j + 1) / steps / ((j + 1) / steps + 1)
-
-
-def geometric(a, r, x):
-    return a ** (1 - x) * r**x
-
-
-def clip(a, r, x):
-    return np.clip(a, x * r, r / x)
 
 
 def cosine_factor(j, steps=6, final=0.1):
@@ -153,7 +144,7 @@ FORMULA = {
     ),
     "blend-hyperbolic-clip": (
         {"transition": Blend(4, curve="hyperbolic", path="clip")},
-        {"weight": hyperbolic, "mix": clip},
+        {"weight": hyperbolic, "mix": PATHS["clip"]},
     ),
     "blend-all": (
         {
@@ -168,7 +159,7 @@ FORMULA = {
         },
         {
             "weight": linear,
-            "mix": clip,
+            "mix": PATHS["clip"],
             "momentum": 0.6,
             "nesterov": True,
             "amsgrad": True,
@@ -180,7 +171,7 @@ FORMULA = {
     ),
 }
 
-for _path, _mix in (("geometric", geometric), ("clip", clip)):
+for _path in ("geometric", "clip"):
     for _curve, _weight in (
         ("linear", linear),
         ("cosine", cosine),
@@ -189,7 +180,7 @@ for _path, _mix in (("geometric", geometric), ("clip", clip)):
     ):
         FORMULA[f"blend-{_curve}-{_path}"] = (
             {"transition": Blend(4, curve=_curve, path=_path)},
-            {"weight": _weight, "mix": _mix},
+            {"weight": _weight, "mix": PATHS[_path]},
         )
 
 # Each part of the formula once; the others are what these parts make.
