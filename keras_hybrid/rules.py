@@ -67,13 +67,14 @@ def norm_clip(square: Tensor, limit: float) -> Tensor:
         square: The squared norm.
         limit: The largest norm that is left as it is.
     """
-    return limit / ops.maximum(ops.sqrt(square), limit)
+    return limit / at_least(ops.sqrt(square), constant(limit, square.dtype))
 
 
 def global_clip(square: Tensor, limit: float) -> Tensor:
     """Returns min(1, limit / norm), and NaN where the norm is not finite."""
     norm = ops.sqrt(square)
-    return limit * ops.minimum(1 / norm, 1 / limit) + (norm - norm)
+    most = constant(1 / limit, square.dtype)
+    return limit * at_most(1 / norm, most) + (norm - norm)
 
 
 def clipped(g: Tensor, settings: Settings) -> Tensor:
@@ -81,7 +82,8 @@ def clipped(g: Tensor, settings: Settings) -> Tensor:
     if settings.clip_scale is not None:
         g = g * settings.clip_scale
     if settings.clip_value is not None:
-        g = ops.clip(g, -settings.clip_value, settings.clip_value)
+        limit = constant(settings.clip_value, g.dtype)
+        g = ops.clip(g, -limit, limit)
     return g
 
 
@@ -206,7 +208,7 @@ def adaptive_update(
     """
     m = moving_average(m, g, settings.beta)
     v = moving_average(v, ops.square(g), beta_2)
-    v_max = None if v_max is None else ops.maximum(v_max, v)
+    v_max = None if v_max is None else at_least(v, v_max)
     p = m / root(v if v_max is None else v_max, settings, epsilon)
     return decayed(p * settings.learning_rate, w, settings), m, v, v_max
 
@@ -239,7 +241,7 @@ def mixed_update(
     new_v = moving_average(v, ops.square(g), beta_2)
     v = ops.where(pure, v, new_v)
     if v_max is not None:
-        v_max = ops.maximum(v_max, v)
+        v_max = at_least(v, v_max)
     adaptive = 1 / root(v if v_max is None else v_max, settings, epsilon)
     direction = m
     if nesterov:
@@ -290,3 +292,16 @@ def update_dtype(variable: Any) -> str:
 def constant(value: float, dtype: Any) -> Tensor:
     """Returns a tensor of `value`; a cast would go through float32."""
     return ops.convert_to_tensor(value, dtype=dtype)
+
+
+def at_least(x: Tensor, low: Tensor) -> Tensor:
+    """Returns the larger; where x is NaN, x.
+
+    On torch `ops.maximum` of float64 is float32, and so is `ops.minimum`.
+    """
+    return ops.where(x < low, low, x)
+
+
+def at_most(x: Tensor, high: Tensor) -> Tensor:
+    """Returns the smaller; where x is NaN, x."""
+    return ops.where(x > high, high, x)

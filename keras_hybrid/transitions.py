@@ -13,6 +13,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_hybrid import rules
 from keras_hybrid._support import checks
 
 Tensor = Any
@@ -22,11 +23,11 @@ Tensor = Any
 
 
 def _linear(s: Tensor) -> Tensor:
-    return ops.minimum(s, 1.0)
+    return rules.at_most(s, 1.0)
 
 
 def _cosine(s: Tensor) -> Tensor:
-    return (1 - ops.cos(math.pi * ops.minimum(s, 1.0))) / 2
+    return (1 - ops.cos(math.pi * _linear(s))) / 2
 
 
 def _exponential(s: Tensor) -> Tensor:
@@ -39,9 +40,9 @@ def _akiba(s: Tensor) -> Tensor:
     # exp(2 (e - c) / p) / 2 up to epoch c, then 1/2 + (e - c) / p up to 1 at
     # c + p / 2, with c = 10 and p = 5 epochs: s = e / 12.5, so c is at 0.8
     # and p spans 0.4.
-    rise = ops.exp(2 * (ops.minimum(s, 0.8) - 0.8) / 0.4) / 2
+    rise = ops.exp(2 * rules.at_most(s - 0.8, 0.0) / 0.4) / 2
     # 1/2 + (s - 0.8) / 0.4 is 2.5 s - 1.5, which is exactly 1 at s = 1.
-    return ops.where(s < 0.8, rise, ops.minimum(2.5 * s - 1.5, 1.0))
+    return ops.where(s < 0.8, rise, _linear(2.5 * s - 1.5))
 
 
 def _hyperbolic(s: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def _clip(adaptive: Tensor, sgd: Tensor, weight: Tensor) -> Tensor:
     upper = ops.where(
         started, sgd / ops.where(started, weight, 1), float("inf")
     )
-    return ops.minimum(ops.maximum(adaptive, sgd * weight), upper)
+    return rules.at_most(rules.at_least(adaptive, sgd * weight), upper)
 
 
 PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {

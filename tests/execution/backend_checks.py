@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from configurations import check
 from inside import state
 from updates import updater
 
@@ -25,7 +26,7 @@ from keras_hybrid import (
     presets,
 )
 from keras_hybrid._support.versions import versions
-from keras_hybrid.transitions import Blend, Cooldown, Hard
+from keras_hybrid.transitions import CURVES, Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
     AtStep,
@@ -481,6 +482,30 @@ def test_swats_is_the_papers_in_float64():
         np.testing.assert_allclose(
             w.numpy(), expected.trajectory[-1], rtol=0, atol=1e-10
         )
+
+
+# ---- Random configurations, as benchmarks/fuzz.py reduced them --------------
+
+KERNEL = [("a/kernel", (2, 2), "float64")]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"clipnorm": 0.3},
+        {"clipvalue": 0.3},
+        {"global_clipnorm": 0.3},
+        {"amsgrad": True, "beta_2": 0.9},
+        *(
+            {"trigger": AtStep(2), "transition": Blend(4, curve, "clip")}
+            for curve in CURVES
+        ),
+    ],
+    ids=repr,
+)
+def test_float64_is_not_float32(options):
+    # On torch the smaller of two float64 is float32, as Keras has it.
+    check({"learning_rate": 0.1} | options, KERNEL, 3, "wild")
 
 
 # ---- Saving -----------------------------------------------------------------
