@@ -220,7 +220,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         """SGD's weight in the next update, averaged over the groups."""
         if not self.has_state():
             return 0.0
-        return float(self.state.weights.numpy().mean())
+        return queries.sgd_fraction(self.choices, self.state, self.updates_made)
 
     @property
     def sgd_learning_rates(self) -> dict[str, float | None]:

@@ -41,7 +41,7 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     if choices.sgd_schedule is not None:
         scheduled = _per_entry(choices.sgd_schedule, position)
         sgd_rates = scheduled / (1 - choices.momentum) * factor
-    weights = backends.read(state.weights)
+    weights = weights_of(choices, state, switch_steps, step)
     beta_1 = rules.constant(choices.beta_1, dtype)
     # Of the first moment: what was skipped did not change it.
     skipped = ops.cast(state.skipped_steps, step.dtype)
@@ -91,6 +91,16 @@ def scales_of(choices: Choices, state: State, plan: Plan) -> Tensor:
     if "fixed_scales" in plan:
         return plan["fixed_scales"]
     return backends.read(state.scales)
+
+
+def weights_of(
+    choices: Choices, state: State, switch_steps: Tensor, step: Tensor
+) -> Tensor:
+    """Returns SGD's weight in update number `step`, the next."""
+    if choices.skips:
+        # A skipped update has left the weight that was to be its own.
+        return next_weights(choices, state, switch_steps, step - 1)
+    return backends.read(state.weights)
 
 
 def next_weights(

@@ -68,6 +68,14 @@ def mean_learning_rate(
     return float(np.average(np.array(values, float), weights=sizes))
 
 
+def sgd_fraction(choices: Choices, state: State, updates: int) -> float:
+    """Returns SGD's weight after so many updates, groups' mean."""
+    switch_steps = backends.read(state.switch_steps)
+    step = ops.cast(updates, switch_steps.dtype)
+    weights = plans.weights_of(choices, state, switch_steps, step)
+    return float(ops.convert_to_numpy(weights).mean())
+
+
 def cooldown_factor(choices: Choices, state: State, updates: int) -> float:
     """Returns the cool-down's factor after so many updates, groups' mean."""
     switch_steps = backends.read(state.switch_steps)

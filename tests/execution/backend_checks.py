@@ -508,6 +508,11 @@ def test_float64_is_not_float32(options):
     check({"learning_rate": 0.1} | options, KERNEL, 3, "wild")
 
 
+def test_a_blend_goes_on_behind_a_skipped_update():
+    options = {"trigger": AtStep(2), "transition": Blend(5)}
+    check(options | {"skip_nonfinite": True}, KERNEL, gradients="not finite")
+
+
 # ---- Saving -----------------------------------------------------------------
 
 

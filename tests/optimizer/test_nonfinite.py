@@ -139,6 +139,23 @@ def test_the_steps_are_those_of_a_training_without_poison(jit_compile):
         np.testing.assert_array_equal(ours, expected)
 
 
+def test_a_blend_goes_on_behind_a_poisoned_update():
+    optimizer = HybridOptimizer(
+        sgd_scale=1.0,
+        trigger=AtStep(0),
+        transition=Blend(4),
+        skip_nonfinite=True,
+        jit_compile=False,
+    )
+    variables, fractions = variables_of(), []
+    for step in range(4):
+        bad = np.nan if step == 1 else None
+        optimizer.apply(gradients_of(step, bad=bad), variables)
+        fractions.append(optimizer.sgd_fraction)
+    # Of the next update, the skipped one counted.
+    assert fractions == [0.5, 0.75, 1.0, 1.0]
+
+
 @pytest.mark.parametrize("poisoned", [0, 1, 3])
 def test_a_trigger_counts_what_it_has_seen(poisoned):
     optimizer = HybridOptimizer(
