@@ -4,6 +4,8 @@ HybridOptimizer's own arguments are in test_errors.py, the search's data and
 space in test_tuner.py, the fields of a plan in test_recipes.py.
 """
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from keras_hybrid.triggers import (
 
 NAN, INF = float("nan"), float("inf")
 INTEGER = "an integer >= {}"
+INT32 = "and <= 2147483647"
 POSITIVE = "a finite number > 0"
 UNIT = "a finite number >= 0 and <= 1"
 SIGN = "'min' or 'max' for a metric whose better direction its name does not "
@@ -40,6 +43,7 @@ ARGUMENTS = [
     (AtStep, {"n": True}, TypeError, INTEGER.format(0)),
     (AtStep, {"n": "1"}, TypeError, INTEGER.format(0)),
     (AtStep, {"n": None}, TypeError, INTEGER.format(0)),
+    (AtStep, {"n": 2**31}, ValueError, f"{INTEGER.format(0)} {INT32}"),
     (AtStep, {"n": np.array(3.7)}, TypeError, INTEGER.format(0)),
     (AtStep, {"n": np.array([3, 4])}, TypeError, INTEGER.format(0)),
     (AnyStep, {"triggers": 3}, TypeError, "a list of StepTriggers"),
@@ -142,6 +146,7 @@ ARGUMENTS = [
     (Hard, {"end": [0.5]}, TypeError, UNIT),
     (Hard, {"end": 1j}, TypeError, UNIT),
     (Blend, {"steps": 0}, ValueError, INTEGER.format(1)),
+    (Blend, {"steps": 10**400}, ValueError, f"{INTEGER.format(1)} {INT32}"),
     (Blend, {"steps": 2.0}, TypeError, INTEGER.format(1)),
     (Blend, {"steps": True}, TypeError, INTEGER.format(1)),
     (Blend, {"steps": None}, TypeError, INTEGER.format(1)),
@@ -163,6 +168,7 @@ ARGUMENTS = [
     (Blend, {"steps": 5, "end": "half"}, TypeError, UNIT),
     (Cooldown, {"curve": "akiba"}, ValueError, "one of 'cosine', 'linear'"),
     (Cooldown, {"steps": 0}, ValueError, INTEGER.format(1)),
+    (Cooldown, {"steps": 10**400}, ValueError, f"{INTEGER.format(1)} {INT32}"),
     (Cooldown, {"steps": 1.5}, TypeError, INTEGER.format(1)),
     (Cooldown, {"steps": False}, TypeError, INTEGER.format(1)),
     (Cooldown, {"share": 0}, ValueError, POSITIVE),
@@ -507,6 +513,8 @@ def test_numpy_numbers_are_no_bad_input():
     for number in (np.float32(0.5), np.float64(0.5), np.array(0.5)):
         assert Hard(number).get_config() == {"end": 0.5}
     assert Blend(np.int64(3)).get_config()["steps"] == 3
+    config = HybridOptimizer(clipnorm=np.float32(0.5)).get_config()
+    assert json.dumps(config["clipnorm"]) == "0.5"
 
 
 def test_the_table_is_as_long_as_promised():

@@ -61,8 +61,12 @@ def number(
     return float(value)
 
 
-def integer(name: str, value: Any, *, low: int) -> int:
-    """Returns `value` as an int of at least `low`."""
+# Of int32, in which updates are counted.
+MOST = 2**31 - 1
+
+
+def integer(name: str, value: Any, *, low: int, high: int = MOST) -> int:
+    """Returns `value` as an int from `low` to `high`."""
     allowed = f"`{name}` must be an integer >= {low}"
     try:  # Arrays have an index too, if they hold one integer.
         plain = operator.index(value)
@@ -72,6 +76,8 @@ def integer(name: str, value: Any, *, low: int) -> int:
         raise TypeError(f"{allowed}. Received: {name}={value!r}")
     if plain < low:
         raise ValueError(f"{allowed}. Received: {name}={value!r}")
+    if plain > high:
+        raise ValueError(f"{allowed} and <= {high}. Received: {name}={value!r}")
     return plain
 
 
@@ -126,7 +132,7 @@ def instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
 def base_arguments(kwargs: dict[str, Any]) -> None:
     """Checks Keras' base arguments, most of which Keras takes silently.
 
-    Integers become Python's.
+    NumPy's numbers become Python's, which a config can be written with.
     """
     known = {
         "weight_decay": {"low": 0},
@@ -153,7 +159,7 @@ def base_arguments(kwargs: dict[str, Any]) -> None:
         )
     for name, bounds in known.items():
         if kwargs.get(name) is not None:
-            number(name, kwargs[name], **bounds)
+            kwargs[name] = number(name, kwargs[name], **bounds)
     for name, low in (
         ("ema_overwrite_frequency", 1),
         ("gradient_accumulation_steps", 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -136,7 +137,7 @@ class ForkedTuner(keras_tuner.Tuner):
             hypermodel = HybridHyperModel(hypermodel)
         self.prune = checks.boolean("prune", prune)
         self.snapshot_limit = checks.integer(
-            "snapshot_limit", snapshot_limit, low=1
+            "snapshot_limit", snapshot_limit, low=1, high=sys.maxsize
         )
         self.report = report
         self._kind = (

@@ -10,6 +10,7 @@ share a folder without locks: two that train the same epoch write the same.
 from __future__ import annotations
 
 import contextlib
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -52,7 +53,9 @@ class Recorder(StepTrigger):
         needs: list[str],
         trigger: StepTrigger | None = None,
     ) -> None:
-        self.capacity = checks.integer("capacity", capacity, low=1)
+        self.capacity = checks.integer(
+            "capacity", capacity, low=1, high=sys.maxsize
+        )
         self.names = [*_ALWAYS, *sorted(needs)]
         self.needs = frozenset(needs)
         self.trigger = trigger
