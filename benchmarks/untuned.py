@@ -13,10 +13,22 @@ OURS = "until_done"
 
 
 def table(folder=FOLDER):
-    """Arms in rows, a table a cell; TrainUntilDone minus each."""
+    """Over all cells, then arms in rows, a table a cell."""
     runs, _ = load_runs(folder)
-    lines = []
-    for _, own in sorted(group(runs, cell_of).items()):
+    cells = sorted(group(runs, cell_of).items())
+    found = {
+        arm: contrasts.contrast(runs, OURS, arm)
+        for arm in group(runs, lambda run: run.arm)
+        if arm != OURS
+    }
+    lines = [
+        "| TrainUntilDone minus | mean over the cells, points | 95 % interval "
+        "| clearly higher in | clearly lower in | its epochs, of this one's |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(_over_cells(cells, arm, each) for arm, each in found.items()),
+        "",
+    ]
+    for cell, own in cells:
         lines += [
             f"**{own[0].dataset} {own[0].configuration['regime']}, "
             f"{own[0].architecture}, at most {own[0].epochs} epochs**",
@@ -24,26 +36,45 @@ def table(folder=FOLDER):
             "| | test accuracy, % | epochs | TrainUntilDone minus this, points "
             "| 95 % interval |",
             "| --- | --- | --- | --- | --- |",
-            *_rows(own),
+            *_rows(own, {k: v.cells.get(cell) for k, v in found.items()}),
             "",
         ]
     return "\n".join(lines).strip()
 
 
-def _rows(runs):
+def _over_cells(cells, arm, found):
+    shares, label = [], arm
+    for _, runs in cells:
+        by_arm = group(runs, lambda run: run.arm)
+        if arm in by_arm:
+            label = by_arm[arm][0].configuration["label"]
+            shares.append(_epochs(by_arm[OURS]) / _epochs(by_arm[arm]))
+    mean, count = found.mean, len(found.cells)
+    return (
+        f"| {label} | {100 * mean.mean:+.2f} "
+        f"| {contrasts.bounds(mean.low, mean.high)} "
+        f"| {found.clearly(1)} of {count} | {found.clearly(-1)} of {count} "
+        f"| {np.mean(shares):.0%} |"
+    )
+
+
+def _epochs(runs):
+    return np.mean([len(run.history["val_loss"]) for run in runs])
+
+
+def _rows(runs, found):
     for arm, own in group(runs, lambda run: run.arm).items():
         accuracy = 100 * np.mean([run.test_accuracy for run in own])
-        epochs = np.mean([len(run.history["val_loss"]) for run in own])
         shown = ["", ""]
         if arm != OURS:
-            found = contrasts.contrast(runs, OURS, arm)
-            (difference,) = (x.difference for x in found.cells.values())
+            difference = found[arm].difference
             entry = glance.entry(difference)
             low, high = difference.paired.low, difference.paired.high
             shown = [f"{entry.mark} {entry.text}", contrasts.bounds(low, high)]
         label = own[0].configuration["label"]
         yield (
-            f"| {label} | {accuracy:.2f} | {epochs:.1f} | {' | '.join(shown)} |"
+            f"| {label} | {accuracy:.2f} | {_epochs(own):.1f} "
+            f"| {' | '.join(shown)} |"
         )
 
 
