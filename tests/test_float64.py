@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import reference
 from keras import ops
+from small import Halving
 
 from keras_hybrid import HybridOptimizer, presets
 from keras_hybrid.scales import Projection, Slots, Swats
@@ -234,3 +235,33 @@ def test_rho(name, scale):
     assert optimizer.sgd_learning_rate_equivalent == pytest.approx(
         rate, rel=EXACT
     )
+
+
+# ---- Schedules --------------------------------------------------------------
+
+
+def test_schedules_are_followed_in_float64():
+    """Of the learning rate before the switch, of SGD's after it.
+
+    Keras' own schedules are float32 on TensorFlow; this one is not.
+    """
+    switch = 4
+    optimizer = HybridOptimizer(
+        Halving(), trigger=AtStep(switch), sgd_learning_rate=Halving()
+    )
+    w = keras.Variable(np.linspace(-1, 1, 5), dtype="float64")
+    optimizer.build([w])
+    expected, m, v = w.numpy(), 0.0, 0.0
+    for n, g in enumerate(np.random.default_rng(0).normal(size=(9, 5))):
+        optimizer.apply([ops.convert_to_tensor(g)], [w])
+        m = BETA_1 * m + (1 - BETA_1) * g
+        if n < switch:
+            v = BETA_2 * v + (1 - BETA_2) * g**2
+            corrected = math.sqrt(1 - BETA_2 ** (n + 1))
+            corrected /= 1 - BETA_1 ** (n + 1)
+            rate = 0.2 * 0.5 ** (n / 4)
+            expected -= rate * corrected * m / (np.sqrt(v) + 1e-7)
+        else:
+            rate = 0.2 * 0.5 ** ((n - switch) / 4)
+            expected -= rate / (1 - BETA_1) * m
+        np.testing.assert_allclose(w.numpy(), expected, rtol=0, atol=EXACT)
