@@ -5,12 +5,12 @@ import contextlib
 import keras
 
 BACKEND = keras.backend.backend()
-# Where Python itself makes each update, and where it is traced before.
-PLAIN = {"tensorflow": "untraced", "jax": "eager", "torch": "eager"}[BACKEND]
-TRACED = {
-    "tensorflow": ("eager", "compiled", "function", "xla"),
-    "jax": ("jit",),
-    "torch": (),
+# The quickest way to make a few updates, and the others. (JAX out of its jit
+# compiles each branch of each update anew.)
+PLAIN, *OTHERS = {
+    "tensorflow": ("untraced", "eager", "compiled", "function", "xla"),
+    "jax": ("jit", "eager"),
+    "torch": ("eager",),
 }[BACKEND]
 
 
