@@ -11,12 +11,22 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import keras
 from keras import ops
 
 from keras_hybrid import rules
 from keras_hybrid._support import checks
 
 Tensor = Any
+
+
+def _cos(x: Tensor) -> Tensor:
+    """Of x's own precision: on JAX `ops.cos` of float64 is float32."""
+    if keras.backend.backend() != "jax":
+        return ops.cos(x)
+    import jax
+
+    return jax.numpy.cos(x)
 
 
 # Curves take s = (position + 1) / steps, which grows past 1.
@@ -27,7 +37,7 @@ def _linear(s: Tensor) -> Tensor:
 
 
 def _cosine(s: Tensor) -> Tensor:
-    return (1 - ops.cos(math.pi * _linear(s))) / 2
+    return (1 - _cos(math.pi * _linear(s))) / 2
 
 
 def _exponential(s: Tensor) -> Tensor:
@@ -218,7 +228,7 @@ class Blend(Transition):
 
 
 COOLDOWN_CURVES = {
-    "cosine": lambda s: (1 + ops.cos(math.pi * s)) / 2,
+    "cosine": lambda s: (1 + _cos(math.pi * s)) / 2,
     "linear": lambda s: 1 - s,
     "1-sqrt": lambda s: 1 - ops.sqrt(s),
 }

@@ -500,11 +500,13 @@ KERNEL = [("a/kernel", (2, 2), "float64")]
             {"trigger": AtStep(2), "transition": Blend(4, curve, "clip")}
             for curve in CURVES
         ),
+        {"trigger": AtStep(2), "cooldown": Cooldown(steps=5)},
     ],
     ids=repr,
 )
 def test_float64_is_not_float32(options):
-    # On torch the smaller of two float64 is float32, as Keras has it.
+    # As Keras has it, on torch the smaller of two float64 is float32, and on
+    # JAX a cosine.
     check({"learning_rate": 0.1} | options, KERNEL, 3, "wild")
 
 
