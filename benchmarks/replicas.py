@@ -95,26 +95,34 @@ def _milliseconds(steps, quick):
     return 1e3 * measures.seconds_of_one(lambda: steps(1), seconds)
 
 
+def table(found):
+    """The ratios, a workload and strategy in rows."""
+    lines = [
+        "| | keras Adam, ms | before the switch, of Adam | keras SGD, ms "
+        "| after it, of SGD |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, times in found.items():
+        adam, ours, sgd, switched = (times[x]["median"] for x in COMPARED)
+        lines.append(
+            f"| {name} | {adam:.2f} | {ours / adam:.2f} | {sgd:.2f} "
+            f"| {switched / sgd:.2f} |"
+        )
+    return "\n".join(lines)
+
+
 def main():
-    """Measures, prints a table and writes it as JSON."""
+    """Measures, writes JSON after each workload and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a trial")
     parser.add_argument("--output", type=Path, default=RESULT)
     asked = parser.parse_args()
-    print(
-        "| | keras Adam, ms | before the switch, of Adam | keras SGD, ms "
-        "| after it, of SGD |\n| --- | --- | --- | --- | --- |"
-    )
     found = {}
     for name, times in measure(asked.quick):
         found[name] = times
-        adam, ours, sgd, switched = (times[x]["median"] for x in COMPARED)
-        print(
-            f"| {name} | {adam:.2f} | {ours / adam:.2f} | {sgd:.2f} "
-            f"| {switched / sgd:.2f} |",
-            flush=True,
-        )
-    asked.output.write_text(json.dumps(found, indent=1) + "\n")
+        asked.output.write_text(json.dumps(found, indent=1) + "\n")
+        print(name, flush=True)
+    print(table(found))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def batches_of(task):
     x = tuple(task.x) if isinstance(task.x, list) else task.x
     data = tf.data.Dataset.from_tensor_slices((x, task.y))
     data = data.shuffle(len(task.y)).batch(task.batch_size)
-    return {"x": batches.untuned(data)}
+    return {"x": batches.untuned(data), "shuffle": False}
 
 
 class Training:

@@ -253,6 +253,13 @@ def test_the_site_has_the_table_of_speed():
     assert runpy.run_path(str(path))["table"]() in SPEED
 
 
+def test_the_site_has_the_table_of_strategies(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    found = json.loads((ROOT / "benchmarks" / "replicas.json").read_text())
+    path = ROOT / "benchmarks" / "replicas.py"
+    assert runpy.run_path(str(path))["table"](found) in SPEED
+
+
 SLOTS = {
     "rho a unit, minus the control": ("slots", "control"),
     "rho a variable, minus the control": ("slots_variable", "control"),
