@@ -112,7 +112,7 @@ def test_every_python_block_is_run_or_says_why_not():
 @pytest.mark.parametrize(
     "page",
     slow_but(
-        {"README.md", "docs/guides/train-until-done.md"},
+        {"README.md"},
         [page for page, text in PAGES.items() if "```python" in text],
     ),
 )

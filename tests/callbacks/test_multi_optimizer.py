@@ -49,7 +49,9 @@ def weights(model):
     return np.concatenate([w.ravel() for w in model.get_weights()])
 
 
-@pytest.mark.parametrize("made", [beside_sgd, chosen])
+@pytest.mark.parametrize(
+    "made", [beside_sgd, pytest.param(chosen, marks=pytest.mark.slow)]
+)
 def test_it_switches_and_is_adam_before(made):
     optimizer = hybrid()
     model = model_of(made(optimizer))

@@ -147,7 +147,9 @@ def test_embedding_gradients_are_summed_over_duplicates():
         pytest.param({"global_clipnorm": 0.5}, marks=pytest.mark.slow),
         pytest.param({"clipvalue": 0.01}, marks=pytest.mark.slow),
         pytest.param({"use_ema": True}, marks=pytest.mark.slow),
-        {"gradient_accumulation_steps": 2},
+        pytest.param(
+            {"gradient_accumulation_steps": 2}, marks=pytest.mark.slow
+        ),
     ],
     ids=str,
 )
