@@ -90,6 +90,11 @@ class Findings:
             self._write(where, check, drawn, error)
         return True
 
+    @property
+    def any_known(self) -> bool:
+        """Whether anything failed, in the rounds that are closed."""
+        return bool(self._known)
+
     def close_round(self) -> bool:
         """Returns whether anything new failed: reduced, and known from now."""
         new = self._sizes.keys() - self._known
@@ -105,6 +110,8 @@ class Findings:
         self, name: str, check: Any, drawn: dict[str, Any], error: Exception
     ) -> None:
         from configurations import shortened, source
+
+        from keras_hybrid._support import files
 
         if "options" in drawn:
             drawn = drawn | {"options": shortened(drawn["options"])}
@@ -122,9 +129,8 @@ class Findings:
             check=check.__name__,
             arguments=arguments,
         )
-        partial = path.with_suffix(".partial")
-        partial.write_text(text, "utf-8")
-        partial.replace(path)
+        with files.atomically(path) as partial:
+            partial.write_text(text, "utf-8")
 
 
 def work(options: argparse.Namespace) -> bool:
@@ -136,8 +142,11 @@ def work(options: argparse.Namespace) -> bool:
 
     # As in the tests.
     warnings.simplefilter("error")
-    for message in ("__array__ implementation doesn't accept a copy keyword",):
-        warnings.filterwarnings("ignore", message, DeprecationWarning)
+    warnings.filterwarnings(
+        "ignore",
+        "__array__ implementation doesn't accept a copy keyword",
+        DeprecationWarning,
+    )
     findings = Findings(options.output, options.worker)
     end = time.monotonic() + 60 * options.minutes
     settings = hypothesis.settings(
@@ -180,7 +189,7 @@ def work(options: argparse.Namespace) -> bool:
         print(f"{options.worker}: {dict(tried)}", flush=True)
     for where, count in findings.counts.items():
         print(f"{options.worker}: {count} more of {where}")
-    return bool(findings._known)
+    return findings.any_known
 
 
 def _forget(backend: str) -> None:

@@ -7,13 +7,14 @@ replicas is in each time.
 
 import argparse
 import functools
-import json
 from pathlib import Path
 
 import contenders
 import measures
 import optimizers
 import shapes
+
+from keras_hybrid._support import files
 
 RESULT = Path(__file__).with_name("replicas.json")
 ROUNDS, SECONDS_A_TURN = 7, 0.3
@@ -31,7 +32,10 @@ WORKLOADS = {
 
 
 def strategies():
-    """Makers of strategies by name; before TensorFlow starts."""
+    """By name, one of each: collectives of a second one would mix with these.
+
+    Before TensorFlow starts.
+    """
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(
@@ -39,10 +43,8 @@ def strategies():
         [tf.config.LogicalDeviceConfiguration()] * 2,
     )
     return {
-        "two devices": lambda: tf.distribute.MirroredStrategy(
-            ["CPU:0", "CPU:1"]
-        ),
-        "one device": lambda: tf.distribute.OneDeviceStrategy("CPU:0"),
+        "two devices": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]),
+        "one device": tf.distribute.OneDeviceStrategy("CPU:0"),
     }
 
 
@@ -76,9 +78,7 @@ def steps_of(strategy, make, sizes):
 def measure(quick):
     """Yields milliseconds a step of each optimizer, by workload."""
     makers = optimizers.makers()
-    for where, make_strategy in strategies().items():
-        # Collectives of a second one would mix with those of the first.
-        strategy = make_strategy()
+    for where, strategy in strategies().items():
         for name, sizes in WORKLOADS.items():
             own = shapes.smaller(sizes) if quick else sizes
             turns = {}
@@ -120,7 +120,7 @@ def main():
     found = {}
     for name, times in measure(asked.quick):
         found[name] = times
-        asked.output.write_text(json.dumps(found, indent=1) + "\n")
+        files.write_json(asked.output, found)
         print(name, flush=True)
     print(table(found))
 

@@ -172,6 +172,36 @@ def hybrid_sgd(rate, learning_rate, **options):
     )
 
 
+def quiet_fit(model, *callbacks, **arguments):
+    """Fits in the data's order; returns the history."""
+    return model.fit(
+        **arguments, callbacks=list(callbacks), shuffle=False, verbose=0
+    ).history
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    """Fails in the second batch of an epoch, or at its end."""
+
+    def __init__(self, epoch, at_end=False):
+        super().__init__()
+        self.fatal, self.at_end = epoch, at_end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self.at_end and (self.epoch, batch) == (self.fatal, 1):
+            raise Killed
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self.at_end and epoch == self.fatal:
+            raise Killed
+
+
 # ---- Updates with given gradients --------------------------------------------
 
 

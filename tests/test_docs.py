@@ -308,6 +308,34 @@ def test_the_site_has_the_tables_of_the_gpu():
     assert tables in PAGES["docs/measurements/gpu.md"]
 
 
+def test_the_site_has_what_updates_on_a_gpu():
+    path = ROOT / "benchmarks" / "gpu_paths.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    found = [record[x] for x in ("25 M weights in 34", "60 small")]
+    text = " ".join(PAGES["docs/measurements/gpu.md"].split())
+    for way, when, of, said in (
+        (
+            "TensorFlow's kernels",
+            "before",
+            "keras Adam",
+            "{} and {} of keras A",
+        ),
+        (
+            "TensorFlow's kernels",
+            "after",
+            "keras SGD",
+            "kernels took {} and {}",
+        ),
+        ("one function a phase", "after", "keras SGD", "by XLA {} and {}"),
+    ):
+        ratios = [
+            each["keras_hybrid"][way][f"{when} the switch"] / each[of]
+            for each in found
+        ]
+        shown = [f"{x:.2f}".removeprefix("0") for x in ratios]
+        assert said.format(*shown) in text
+
+
 def test_the_site_has_the_figures_of_the_forked_search():
     path = ROOT / "benchmarks" / "forked_search.json"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import reference
+from formula import simulate
 from keras import ops
 from small import Halving
 
@@ -245,23 +246,24 @@ def test_schedules_are_followed_in_float64():
 
     Keras' own schedules are float32 on TensorFlow; this one is not.
     """
-    switch = 4
+    switch, schedule = 4, Halving()
     optimizer = HybridOptimizer(
-        Halving(), trigger=AtStep(switch), sgd_learning_rate=Halving()
+        schedule, trigger=AtStep(switch), sgd_learning_rate=schedule
     )
     w = keras.Variable(np.linspace(-1, 1, 5), dtype="float64")
     optimizer.build([w])
-    expected, m, v = w.numpy(), 0.0, 0.0
-    for n, g in enumerate(np.random.default_rng(0).normal(size=(9, 5))):
+    gradients = np.random.default_rng(0).normal(size=(9, 5))
+
+    def rate(n):
+        return 0.2 * 0.5 ** (n / 4)
+
+    expected, _ = simulate(
+        [w.numpy()],
+        [[g] for g in gradients],
+        switch_at=[switch],
+        learning_rate=rate,
+        sgd_learning_rate=rate,
+    )
+    for g, (after,) in zip(gradients, expected, strict=True):
         optimizer.apply([ops.convert_to_tensor(g)], [w])
-        m = BETA_1 * m + (1 - BETA_1) * g
-        if n < switch:
-            v = BETA_2 * v + (1 - BETA_2) * g**2
-            corrected = math.sqrt(1 - BETA_2 ** (n + 1))
-            corrected /= 1 - BETA_1 ** (n + 1)
-            rate = 0.2 * 0.5 ** (n / 4)
-            expected -= rate * corrected * m / (np.sqrt(v) + 1e-7)
-        else:
-            rate = 0.2 * 0.5 ** ((n - switch) / 4)
-            expected -= rate / (1 - BETA_1) * m
-        np.testing.assert_allclose(w.numpy(), expected, rtol=0, atol=EXACT)
+        np.testing.assert_allclose(w.numpy(), after, rtol=0, atol=EXACT)

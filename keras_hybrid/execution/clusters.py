@@ -43,9 +43,13 @@ def update(
         every = settings_of(
             arguments["plan"], layouts, units, arguments["clips"], phase
         )
+        # Uncompiled, the large ones wait for each other: what all would compute
+        # at a time is as much memory as the slots.
+        awaited = [False] * len(layouts) if jit else blocks.are_large(layouts)
         before: list[Any] = []
-        for layout, settings, grad, handles in zip(
+        for layout, is_awaited, settings, grad, handles in zip(
             layouts,
+            awaited,
             every,
             arguments["grads"],
             arguments["handles"],
@@ -63,9 +67,7 @@ def update(
                     tf.raw_ops.AssignVariableOp(resource=handle, value=value)
                     for handle, value in zip(changed, new, strict=False)
                 ]
-            # Uncompiled, the large ones wait for each other: what all would
-            # compute at a time is as much memory as the slots.
-            if not jit and blocks.are_large([layout])[0]:
+            if is_awaited:
                 before = made
 
     if not jit:

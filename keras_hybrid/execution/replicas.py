@@ -127,15 +127,16 @@ def on_each(
         return found
 
     def merged(strategy: Any, grads: Sequence[Tensor]) -> None:
-        every = [[local(x) for x in own] for own in slots]
+        local_grads = [local(grad) for grad in grads]
+        local_slots = [[local(x) for x in own] for own in slots]
         run(
             [
                 Replica(
-                    [g[i] for g in map(local, grads)],
-                    [[x[i] for x in own] for own in every],
+                    [grad[i] for grad in local_grads],
+                    [[x[i] for x in own] for own in local_slots],
                     device=weight.device,
                 )
-                for i, weight in enumerate(every[0][0])
+                for i, weight in enumerate(local_slots[0][0])
             ]
         )
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
-from small import reset
+from small import quiet_fit, reset
 
 from keras_hybrid import HybridOptimizer
 
@@ -46,14 +46,8 @@ def hybrid_model(**kwargs):
 
 
 def fit(model, *callbacks, epochs=3, data=None, **kwargs):
-    return model.fit(
-        dataset() if data is None else data,
-        epochs=epochs,
-        callbacks=list(callbacks),
-        shuffle=False,
-        verbose=0,
-        **kwargs,
-    ).history
+    data = dataset() if data is None else data
+    return quiet_fit(model, *callbacks, x=data, epochs=epochs, **kwargs)
 
 
 class Inject(keras.callbacks.Callback):

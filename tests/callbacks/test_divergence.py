@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from inside import slots, state
-from small import ROOT, reset
+from small import ROOT, quiet_fit, reset
 
 from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
 from keras_hybrid import callbacks as callbacks_module
@@ -72,14 +72,8 @@ def guard(**kwargs):
 
 
 def fit(model, *callbacks, x=X, epochs=1, **kwargs):
-    return model.fit(
-        tf.data.Dataset.from_tensor_slices((x, Y)).batch(BATCH),
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=list(callbacks),
-        **kwargs,
-    ).history
+    data = tf.data.Dataset.from_tensor_slices((x, Y)).batch(BATCH)
+    return quiet_fit(model, *callbacks, x=data, epochs=epochs, **kwargs)
 
 
 def state_of(model):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from inside import state
+from small import Kill, Killed, quiet_fit
 
 from keras_hybrid import (
     DivergenceGuard,
@@ -45,39 +46,8 @@ def new_model(metrics=(), **kwargs):
 
 
 def fit(model, *callbacks, x=X, y=Y, epochs=4, **kwargs):
-    return model.fit(
-        x,
-        y,
-        batch_size=BATCH,
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=list(callbacks),
-        **kwargs,
-    ).history
-
-
-class Killed(Exception):
-    pass
-
-
-class Kill(keras.callbacks.Callback):
-    """Fails in the second batch of an epoch, or at its end."""
-
-    def __init__(self, epoch, at_end=False):
-        super().__init__()
-        self.fatal, self.at_end = epoch, at_end
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-
-    def on_train_batch_begin(self, batch, logs=None):
-        if not self.at_end and (self.epoch, batch) == (self.fatal, 1):
-            raise Killed
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.at_end and epoch == self.fatal:
-            raise Killed
+    arguments = {"x": x, "y": y, "batch_size": BATCH, "epochs": epochs}
+    return quiet_fit(model, *callbacks, **arguments, **kwargs)
 
 
 def weights_of(model):

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 from keras import layers, ops
+from small import quiet_fit
 
 BATCH, STEPS = 4, 2  # Updates an epoch.
 ROWS = BATCH * STEPS
@@ -227,17 +228,8 @@ def compiled(name, kind, **options):
     return model, x, y
 
 
-def fit(model, x, y, *callbacks, epochs, **kwargs):
-    return model.fit(
-        x,
-        y,
-        batch_size=BATCH,
-        epochs=epochs,
-        shuffle=False,
-        verbose=0,
-        callbacks=list(callbacks),
-        **kwargs,
-    ).history
+def fit(model, x, y, *callbacks, **arguments):
+    return quiet_fit(model, *callbacks, x=x, y=y, batch_size=BATCH, **arguments)
 
 
 def optimizers_of(model):

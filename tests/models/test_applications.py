@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from makers import values_of, variables_of
+from small import Kill, Killed, quiet_fit
 
 from keras_hybrid import ExactBackup, HybridOptimizer, SwitchCallback
 from keras_hybrid.triggers import AtEpoch
@@ -97,15 +98,6 @@ def test_each_update_is_keras_adams(name):
             )
 
 
-class Killed(Exception):
-    pass
-
-
-def fail(epoch, logs):
-    if epoch == 1:
-        raise Killed
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SMALLEST)
 def test_it_switches_and_is_resumed_exactly(name, tmp_path):
@@ -128,15 +120,8 @@ def test_it_switches_and_is_resumed_exactly(name, tmp_path):
         ):
             variable.assign(value)
         switch = SwitchCallback(AtEpoch(2), verbose=0)
-        return model.fit(
-            x,
-            y,
-            batch_size=len(x),
-            epochs=EPOCHS,
-            shuffle=False,
-            verbose=0,
-            callbacks=[switch, *more],
-        ).history
+        arguments = {"x": x, "y": y, "batch_size": len(x), "epochs": EPOCHS}
+        return quiet_fit(model, switch, *more, **arguments)
 
     history = train()
     whole = values_of(model)
@@ -145,7 +130,7 @@ def test_it_switches_and_is_resumed_exactly(name, tmp_path):
     # The second epoch is Adam's, and decides the third's rho.
     backup = ExactBackup(tmp_path / "backup.npz")
     with pytest.raises(Killed):
-        train(backup, keras.callbacks.LambdaCallback(on_epoch_end=fail))
+        train(backup, Kill(1, at_end=True))
     again = train(ExactBackup(tmp_path / "backup.npz"))
     assert repr(again) == repr(history)
     for (path, value), (_, other) in zip(whole, values_of(model), strict=True):

@@ -13,7 +13,7 @@ from makers import (
     values_of,
     variables_of,
 )
-from small import slow_but
+from small import Kill, Killed, slow_but
 
 from keras_hybrid import ExactBackup, HybridOptimizer, SwitchCallback
 from keras_hybrid.transitions import Blend
@@ -68,24 +68,6 @@ def test_it_switches_inside_fit(name):
         assert optimizer.sgd_fraction == 1
 
 
-class Killed(Exception):
-    pass
-
-
-def kill(epoch):
-    """Kills fit in the second batch of an epoch."""
-    seen = []
-
-    def fail(batch, logs):
-        if (seen[-1], batch) == (epoch, 1):
-            raise Killed
-
-    return keras.callbacks.LambdaCallback(
-        on_epoch_begin=lambda epoch, logs: seen.append(epoch),
-        on_train_batch_begin=fail,
-    )
-
-
 def switching(name):
     """A switch after the first epoch, and a blend until the last but one."""
     model, x, y = compiled(
@@ -120,7 +102,7 @@ def test_killed_inside_the_transition_it_is_resumed_exactly(name, tmp_path):
     assert 0 < history["sgd_fraction"][1] < history["sgd_fraction"][-1] == 1
     expected = values_of(model)
     with pytest.raises(Killed):
-        train(kill(2))
+        train(Kill(2))
     assert repr(train()) == repr(history)
     assert_same(model, expected)
 
