@@ -32,8 +32,9 @@ class Settings(NamedTuple):
         sgd_step: learning_rate * rho, the size of an SGD step.
         weight: The weight of SGD in the mix, from 0 to 1.
         beta: The coefficient of the first moment.
-        momentum_kept: 0 in the update that starts SGD from zero momentum,
-            else 1.
+        momentum_kept: What the momentum is multiplied with first: 0 in the
+            update that starts SGD from zero momentum, SGD's rate in the one
+            that takes the rate inside the momentum, else 1.
         correction_1: 1 - beta_1^k.
         correction_2: 1 - beta_2^k.
         scale_cut: What DivergenceGuard has left of SGD's scale, 1 without it;
@@ -44,6 +45,8 @@ class Settings(NamedTuple):
         frozen_step: None, or where SGD keeps Adam's step size of each weight
             as the switch found it: its learning rate over the bias correction
             of that moment.
+        gradient_rate: SGD's rate where it is inside the momentum, which then
+            averages rate * g; or None.
     """
 
     learning_rate: Tensor
@@ -58,6 +61,7 @@ class Settings(NamedTuple):
     clip_scale: Tensor | None = None
     clip_value: float | None = None
     frozen_step: Tensor | None = None
+    gradient_rate: Tensor | None = None
 
 
 def norm_clip(square: Tensor, limit: float) -> Tensor:
@@ -78,13 +82,13 @@ def global_clip(square: Tensor, limit: float) -> Tensor:
 
 
 def clipped(g: Tensor, settings: Settings) -> Tensor:
-    """Returns the gradient, clipped as the settings say."""
+    """Returns what enters the averages: the gradient, clipped; its rate."""
     if settings.clip_scale is not None:
         g = g * settings.clip_scale
     if settings.clip_value is not None:
         limit = constant(settings.clip_value, g.dtype)
         g = ops.clip(g, -limit, limit)
-    return g
+    return g if settings.gradient_rate is None else g * settings.gradient_rate
 
 
 def moving_average(average: Tensor, value: Tensor, beta: Tensor) -> Tensor:

@@ -98,6 +98,11 @@ class Transition:
 
     end: float
 
+    @property
+    def is_at_once(self) -> bool:
+        """Whether SGD is alone from the switch on."""
+        return False
+
     def weight(self, position: Tensor) -> Tensor:
         """Returns SGD's weight `position` (0, 1, ...) updates after the switch.
 
@@ -146,6 +151,11 @@ class Hard(Transition):
 
     def __init__(self, end: float = 1.0) -> None:
         self.end = checks.number("end", end, low=0, high=1)
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether SGD is alone from the switch on."""
+        return self.end == 1
 
     def weight(self, position: Tensor) -> Tensor:
         """Returns `end`, whatever the position."""

@@ -130,6 +130,7 @@ scales = st.one_of(
     st.sampled_from([0.5, 20.0]),
     st.builds(Number, st.sampled_from([0.5, 20.0])),
     st.builds(LearningRate, st.one_of(st.sampled_from([1e-3, 0.1]), schedules)),
+    st.builds(LearningRate, schedules, inside_momentum=st.booleans()),
 )
 clippings = st.sampled_from(
     [{}, {"clipnorm": 0.5}, {"clipvalue": 0.5}, {"global_clipnorm": 0.5}]
@@ -322,6 +323,9 @@ def scale_in(options):
 
 def is_refused(options):
     """Whether arguments exclude each other."""
+    transition = options.get("transition", Hard())
+    if scale_in(options).inside_momentum and repr(transition) != repr(Hard()):
+        return True
     if not scale_in(options).estimated:
         return options.get("scale_multiplier", 1.0) != 1
     trigger = options.get("trigger")
@@ -578,6 +582,7 @@ def simulated(options, layout, rows, steps):
         if scale.estimated
         else scale.rho,
         sgd_learning_rate=_sgd_rate(scale),
+        inside=scale.inside_momentum,
         carry_momentum=options.get("carry_momentum", True),
         # The exponential curve ends at 1 - 1e-8, in float32 at 1.
         weight=lambda j: precision(_weight(transition, j)),
@@ -699,7 +704,8 @@ def source(value):
         )
         return f"keras.optimizers.schedules.{kind}({arguments})"
     if isinstance(value, LearningRate):
-        return f"LearningRate({source(value.learning_rate)})"
+        rate = source(value.learning_rate)
+        return f"LearningRate({rate}, inside_momentum={value.inside_momentum})"
     return repr(value)
 
 

@@ -27,6 +27,7 @@ def simulate(
     sgd_scale="slots",
     scale_scope="unit",
     sgd_learning_rate=None,
+    inside=False,
     carry_momentum=True,
     weight=lambda j: 1.0,
     mix=PATHS["arithmetic"],
@@ -41,7 +42,8 @@ def simulate(
 
     `switch_at` has each variable's first SGD update; `scale_groups` each
     variable's scale group; `summed` the axes that a unit of it spans; `factor`
-    is one function, or one a variable; `after` changes the weights that update
+    is one function, or one a variable; with `inside` SGD's momentum averages
+    sgd_learning_rate(j) * g; `after` changes the weights that update
     t has left. An update with a gradient that is not finite is skipped. Returns
     the weights after every update, and the variables' rho.
     """
@@ -60,7 +62,11 @@ def simulate(
     rho, history = [sgd_scale if given else None] * count, []
     # A column of a kernel, each weight of a bias.
     summed = summed or [tuple(range(x.ndim - 1)) for x in w]
-    made, forgets, own = 0, [not carry_momentum] * count, [None] * count
+    made, starts, own = (
+        0,
+        [inside or not carry_momentum] * count,
+        [None] * count,
+    )
     rate_at = (
         learning_rate if callable(learning_rate) else lambda t: learning_rate
     )
@@ -76,8 +82,13 @@ def simulate(
             j = t - switch_at[i]
             x = weight(j) if j >= 0 else 0.0
             beta = beta_1 + x * (momentum - beta_1)
-            if j >= 0 and forgets[i]:
-                m[i], forgets[i] = 0 * m[i], False
+            taken = 1.0
+            if inside and j >= 0:
+                taken = sgd_learning_rate(j) * factors[i](j)
+            if j >= 0 and starts[i]:
+                m[i] = m[i] * (taken if carry_momentum else 0)
+                starts[i] = False
+            g = taken * g
             m[i] = beta * m[i] + (1 - beta) * g
             if x < 1:
                 v[i] = beta_2 * v[i] + (1 - beta_2) * g**2
@@ -100,6 +111,8 @@ def simulate(
                     sgd_step = cooled * rho[i]
                     if scale_scope == "weight":
                         sgd_step = np.where(root > 0, cooled * own[i], sgd_step)
+                elif inside:
+                    sgd_step = 1 / (1 - momentum)
                 elif callable(sgd_learning_rate):
                     sgd_step = sgd_learning_rate(j) / (1 - momentum)
                     sgd_step *= factors[i](j)

@@ -31,6 +31,7 @@ PLANNED = frozenset(
         "scale_cut",
         "scales",
         "frozen_rates",
+        "gradient_rates",
     }
 )
 
@@ -46,7 +47,7 @@ class Layout:
         dtype: Of the weights.
         decay: The decoupled weight decay coefficient, or None.
         clip_value: The largest magnitude of a gradient's entries, or None.
-        carries: Whether SGD goes on with Adam's momentum.
+        carries: Whether SGD goes on with Adam's momentum as it is.
         freezes: Whether SGD keeps Adam's step size of each weight.
     """
 
@@ -129,6 +130,9 @@ def settings_of(
                 clip_value=layout.clip_value,
                 frozen_step=column("frozen_rates", dtype)[group]
                 if layout.freezes and phase != "adaptive"
+                else None,
+                gradient_rate=column("gradient_rates", dtype)[group]
+                if "gradient_rates" in plan and phase != "adaptive"
                 else None,
             )
         )

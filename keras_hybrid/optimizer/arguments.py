@@ -14,7 +14,7 @@ from keras_hybrid import rules
 from keras_hybrid._support import checks
 from keras_hybrid.execution import backends
 from keras_hybrid.groups import SCOPES
-from keras_hybrid.scales import scale_argument, scale_of
+from keras_hybrid.scales import LearningRate, Scale, scale_argument, scale_of
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import SUMS, StepTrigger
 from keras_hybrid.units import SCALE_SCOPES
@@ -77,6 +77,7 @@ def check_together(optimizer: Any) -> None:
             f"has it, which {type(optimizer).__name__} has not. Received: "
             f"scale_scope={scale_scope!r}, sgd_scale={sgd_scale!r}"
         )
+    _check_shares_momentum(scale, optimizer.transition)
     starts = trigger is not None and trigger.fires_at_start
     if starts and scale.estimated:
         raise ValueError(
@@ -84,6 +85,24 @@ def check_together(optimizer: Any) -> None:
             "adaptive step to estimate the SGD learning rate from: give "
             "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
             f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
+        )
+
+
+def _check_shares_momentum(scale: Scale, transition: Transition) -> None:
+    if scale.inside_momentum and not transition.is_at_once:
+        raise ValueError(
+            "`inside_momentum` needs a transition at once to SGD alone, "
+            "Hard(): with Adam SGD shares no momentum that its rate is in. "
+            f"Received: transition={transition!r}, sgd_scale={scale!r}"
+        )
+
+
+def _check_holds(now: Scale, new: Scale) -> None:
+    if now.inside_momentum != new.inside_momentum:
+        raise ValueError(
+            "`inside_momentum` says what the momentum holds: set it before the "
+            "first update, or make a new optimizer. Received: "
+            f"sgd_scale={new!r}, in place of {now!r}"
         )
 
 
@@ -109,10 +128,17 @@ def check_fits_state(optimizer: Any, name: str, value: Any) -> None:
     """
     if name in ("amsgrad", "scope", "scale_scope"):
         fits = value == getattr(optimizer, name)
+    elif name == "transition":
+        _check_shares_momentum(optimizer.scale, value)
+        return
+    elif name == "sgd_learning_rate":
+        if value is not None:
+            _check_holds(optimizer.scale, LearningRate(value))
+        return
     elif name == "sgd_scale":
-        fits = optimizer.state.fits_scale(
-            scale_of(value), optimizer.scale_scope
-        )
+        scale = scale_of(value)
+        _check_holds(optimizer.scale, scale)
+        fits = optimizer.state.fits_scale(scale, optimizer.scale_scope)
     elif name == "trigger":
         fits = optimizer.state.fits_trigger(value)
     else:

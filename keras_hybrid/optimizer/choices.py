@@ -7,7 +7,7 @@ from typing import Any
 
 from keras_hybrid.formula import Formula
 from keras_hybrid.scales import LearningRate
-from keras_hybrid.transitions import Cooldown, Hard, Transition
+from keras_hybrid.transitions import Cooldown, Transition
 from keras_hybrid.triggers import StepTrigger
 
 
@@ -89,6 +89,16 @@ class Choices:
         return None if isinstance(self.sgd_rate, float) else self.sgd_rate
 
     @property
+    def inside_momentum(self) -> bool:
+        """Whether SGD's momentum averages rate * g."""
+        return bool(self.scale.inside_momentum)
+
+    @property
+    def takes_over(self) -> bool:
+        """Whether SGD goes on with the first moment as it is."""
+        return self.carries and not self.inside_momentum
+
+    @property
     def starts_switched(self) -> bool:
         """Whether SGD makes the very first update."""
         return self.trigger is not None and self.trigger.fires_at_start
@@ -111,7 +121,6 @@ class Choices:
             groups: The number of groups that switch together.
         """
         transition = self.transition
-        at_once = isinstance(transition, Hard) and transition.end == 1
-        mixes = not at_once or groups > 1
+        mixes = not transition.is_at_once or groups > 1
         phases = ("adaptive", "mixed") if mixes else ("adaptive",)
         return (*phases, "sgd") if transition.end == 1 else phases

@@ -56,8 +56,9 @@ class HybridOptimizer(PhasedOptimizer):
         sgd_learning_rate: None (default), or the SGD learning rate in the
             convention of keras.optimizers.SGD(momentum=...), a float or a
             LearningRateSchedule counted from the switch (it multiplies the
-            whole momentum, in Keras' SGD the gradients that come), in place
-            of `sgd_scale`: the short form of `scales.LearningRate`.
+            whole momentum; as in Keras' SGD the gradients that come, with
+            `scales.LearningRate(schedule, inside_momentum=True)`), in place of
+            `sgd_scale`: the short form of `scales.LearningRate`.
         carry_momentum: Boolean: the SGD phase goes on with m (default), or
             starts it from zero (False).
         trigger: None (default) or a step trigger (`keras_hybrid.triggers`)
@@ -220,6 +221,7 @@ class HybridOptimizer(PhasedOptimizer):
         """As the base, but not with `jit_compile=True` under a strategy."""
         if not self.built:
             arguments.check_strategy(self)
+            arguments.check_together(self)
             super().build(variables)
 
     # ---- Changed later ------------------------------------------------------

@@ -13,7 +13,7 @@ from keras_hybrid.execution import backends
 from keras_hybrid.optimizer import estimates, plans, queries
 from keras_hybrid.optimizer.choices import Choices
 from keras_hybrid.optimizer.state import State, layouts_of
-from keras_hybrid.optimizer.switching import switch_where
+from keras_hybrid.optimizer.switching import switch_where, take_rate_out
 from keras_hybrid.optimizer.update import Update
 from keras_hybrid.optimizer.whole import WholeUpdateOptimizer
 
@@ -164,6 +164,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
             ValueError: If the optimizer is not built.
         """
         self._check_built("revert()")
+        take_rate_out(self.choices, self.state, self.updates_made)
         self.state.revert(self.choices.trigger)
 
     def restart(self) -> None:
@@ -177,6 +178,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
             ValueError: If the optimizer is not built.
         """
         self._check_built("restart()")
+        take_rate_out(self.choices, self.state, self.updates_made)
         self.state.restart(self.choices, self.updates_made)
 
     # ---- What is read of them -----------------------------------------------

@@ -41,15 +41,15 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     if choices.sgd_schedule is not None:
         scheduled = _per_entry(choices.sgd_schedule, position)
         sgd_rates = scheduled / (1 - choices.momentum) * factor
+    forgets = backends.read(state.forgets)
     weights = weights_of(choices, state, switch_steps, step)
     beta_1 = rules.constant(choices.beta_1, dtype)
     # Of the first moment: what was skipped did not change it.
     skipped = ops.cast(state.skipped_steps, step.dtype)
     updates = ops.cast(step - skipped + 1, dtype)
     adaptive_steps = backends.read(state.adaptive_steps)
-    kept = 1 - backends.read(state.forgets)
     plan = {
-        "phase": _phase_number(choices, state, weights, kept),
+        "phase": _phase_number(choices, state, weights, forgets),
         "step": step,
         "rate": rate,
         "switch_steps": switch_steps,
@@ -59,7 +59,8 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
         "scale_cut": ops.reshape(scale_cut, (1,)),
         "weights": weights,
         "beta": beta_1 + weights * (choices.momentum - beta_1),
-        "kept": kept,
+        "forgets": forgets,
+        "kept": 1 - forgets,
         "correction_1": ops.ones_like(position) - ops.power(beta_1, updates),
         "correction_2": _correction_2(choices, state, adaptive_steps + 1),
     }
@@ -67,6 +68,8 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
         plan["fixed_scales"] = _fixed_scales(choices, state, rate, switched)
     if state.frozen_corrections is not None:
         _add_frozen(choices, state, plan)
+    if choices.inside_momentum:
+        _move_inside(choices, state, plan)
     return plan
 
 
@@ -145,15 +148,15 @@ def _correction_2(choices: Choices, state: State, updates: Tensor) -> Tensor:
 
 
 def _phase_number(
-    choices: Choices, state: State, weights: Tensor, kept: Tensor
+    choices: Choices, state: State, weights: Tensor, forgets: Tensor
 ) -> Tensor:
     """Returns which of `choices.phases` applies, as an int32 scalar."""
     phases = choices.phases(len(state.groups.names))
     number = ops.zeros((), "int32")
     if "mixed" in phases:
         started = ops.max(weights) > 0
-        if not choices.carries:
-            started = ops.logical_or(started, ops.min(kept) < 1)
+        if not choices.takes_over:
+            started = ops.logical_or(started, ops.max(forgets) > 0)
         number = ops.cast(started, "int32")
     if "sgd" in phases:
         over = ops.min(weights) >= 1
@@ -185,6 +188,24 @@ def _add_frozen(choices: Choices, state: State, plan: Plan) -> None:
     plan["frozen_rates"] = (
         plan["sgd_rates"] * multiplier * plan["frozen_corrections"]
     )
+
+
+def _move_inside(choices: Choices, state: State, plan: Plan) -> None:
+    """Moves SGD's rate from the momentum's factor to the gradient's.
+
+    Momentum of before the switch is taken as if its gradients had come at the
+    rate of the first SGD update.
+    """
+    share = 1 - choices.momentum
+    rates = plan["factor"] * _per_entry(
+        choices.sgd_schedule,
+        _position(state, plan["switch_steps"], plan["step"]),
+    )
+    first = state.groups.spread(rates) if choices.carries else 0.0
+    plan["kept"] = ops.where(plan["forgets"] > 0, first, plan["kept"])
+    plan["inside_rates"] = rates
+    plan["gradient_rates"] = ops.where(plan["weights"] < 1, 1, rates)
+    plan["sgd_rates"] = ops.ones_like(rates) / share * plan["scale_cut"]
 
 
 def _per_entry(schedule: Any, positions: Tensor) -> Tensor:

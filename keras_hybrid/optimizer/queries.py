@@ -28,7 +28,8 @@ def sgd_learning_rates(optimizer: Any) -> dict[str, float | None]:
 
     def next_update(rate: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
         plan = plans.plan_of(choices, state, rate, step)
-        return plan["sgd_rates"], plans.scales_of(choices, state, plan)
+        rates = plan["sgd_rates"] * plan.get("inside_rates", 1)
+        return rates, plans.scales_of(choices, state, plan)
 
     def estimate(step: Tensor) -> tuple[Tensor, Tensor]:
         plan = plans.last_plan(choices, state, step)

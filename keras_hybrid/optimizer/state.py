@@ -45,7 +45,8 @@ class State:
         scale_state: The scale's own.
         frozen_corrections: Adam's bias corrections as the switch found them,
             None unless each weight keeps its step size.
-        forgets: 1 for variables that are still to forget the first moment.
+        forgets: 1 for variables whose first moment SGD is still to forget, or
+            to take its rate into.
         training_steps: Updates of the whole training, -1 if not known.
         phase_start: Updates made before the constant phase.
         epoch_trigger: Room for an epoch trigger's numbers.
@@ -225,6 +226,8 @@ class State:
             self.switch_steps.assign(np.full(shape, updates))
             self.weights.assign(np.full(shape, choices.start_weight))
             self.scales.assign(scales)
+            if choices.inside_momentum:
+                self.forgets.assign(np.ones(self.forgets.shape))
 
     # ---- What may be changed ------------------------------------------------
 
@@ -260,7 +263,7 @@ def layouts_of(optimizer: Any, choices: Choices, state: State) -> list[Layout]:
             dtype=str(keras.backend.standardize_dtype(variable.dtype)),
             decay=decay if optimizer._use_weight_decay(variable) else None,
             clip_value=choices.clipvalue,
-            carries=choices.carries,
+            carries=choices.takes_over,
             freezes=choices.freezes,
         )
         for index, variable in enumerate(optimizer._trainable_variables)

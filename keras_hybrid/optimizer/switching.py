@@ -10,7 +10,7 @@ from keras import ops
 from keras_hybrid.execution import backends
 from keras_hybrid.optimizer import estimates
 from keras_hybrid.optimizer.choices import Choices
-from keras_hybrid.optimizer.plans import Plan, next_weights
+from keras_hybrid.optimizer.plans import Plan, last_plan, next_weights
 from keras_hybrid.optimizer.state import State
 from keras_hybrid.triggers import Signals
 from keras_hybrid.units import spread
@@ -105,7 +105,7 @@ def switch_where(
     fires = ops.logical_and(fires, state.groups.every(exists))
     switch_steps = ops.where(fires, plan["step"] + 1, plan["switch_steps"])
     fresh = state.groups.spread(fires)
-    if not choices.carries:
+    if not choices.takes_over:
         forgets = backends.read(state.forgets)
         assign(state.forgets, ops.where(fresh, ops.ones_like(forgets), forgets))
     if choices.sgd_rate is None:
@@ -117,3 +117,24 @@ def switch_where(
         state.weights,
         next_weights(choices, state, switch_steps, plan["step"]),
     )
+
+
+def take_rate_out(choices: Choices, state: State, updates: int) -> None:
+    """Makes the first moments averages of g again, where they are of rate * g.
+
+    With the rate of the last update; zero where that is.
+
+    Args:
+        choices: What is fixed.
+        state: Is changed.
+        updates: The number of updates so far.
+    """
+    if not choices.inside_momentum:
+        return
+    plan = last_plan(choices, state, ops.convert_to_tensor(updates))
+    rates = state.groups.spread(plan["gradient_rates"])
+    rates = ops.where(plan["forgets"] > 0, 1, rates)
+    inverse = ops.where(rates > 0, 1 / ops.where(rates > 0, rates, 1), 0)
+    for i, slot in enumerate(state.first_moments):
+        if slot is not None:
+            slot.assign(slot * ops.cast(inverse[i], slot.dtype))

@@ -211,10 +211,11 @@ class Update:
         state = self._state
         if "fixed_scales" in plan:
             self._assign(state.scales, plan["fixed_scales"])
-        if not self._choices.carries:
-            # What is updated has forgotten its momentum.
-            updated = np.isin(np.arange(len(state.groups.of)), self._indices)
-            forgets = ops.where(updated, 0 * plan["kept"], 1 - plan["kept"])
+        if not self._choices.takes_over:
+            # What is updated has changed its momentum. (A skipped update does
+            # not, nor one without a gradient for the variable.)
+            waits = ~np.isin(np.arange(len(state.groups.of)), self._indices)
+            forgets = plan["forgets"] * ops.cast(waits, state.dtype)
             self._assign(state.forgets, forgets)
         if state.frozen_corrections is not None:
             self._assign(state.frozen_corrections, plan["frozen_corrections"])

@@ -26,6 +26,7 @@ from keras_hybrid import (
     presets,
 )
 from keras_hybrid._support.versions import versions
+from keras_hybrid.scales import LearningRate
 from keras_hybrid.transitions import CURVES, Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
@@ -85,6 +86,14 @@ CASES = {
         "trigger": AtStep(8),
         "sgd_learning_rate": keras.optimizers.schedules.CosineDecay(0.3, 10),
         "clipnorm": 0.5,
+    },
+    "inside": {
+        "trigger": AtStep(8),
+        "sgd_scale": LearningRate(
+            keras.optimizers.schedules.CosineDecay(0.3, 10),
+            inside_momentum=True,
+        ),
+        "scope": "layer",
     },
     "converged": {
         "trigger": ProjectionConverged(0.3, patience=1, min_steps=4),

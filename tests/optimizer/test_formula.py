@@ -21,7 +21,7 @@ from small import (
 )
 
 from keras_hybrid import HybridOptimizer
-from keras_hybrid.scales import Slots
+from keras_hybrid.scales import LearningRate, Slots
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import AtStep
 
@@ -52,6 +52,10 @@ def hyperbolic(j, steps=4):
 def cosine_factor(j, steps=6, final=0.1):
     s = min(j / steps, 1.0)
     return final + (1 - final) * (1 + math.cos(math.pi * s)) / 2
+
+
+def halving(j):
+    return 0.2 * 0.5 ** (j / 4)
 
 
 def linear_factor(j, steps=6, final=0.0):
@@ -107,7 +111,32 @@ FORMULA = {
     "sgd-rate": ({"sgd_learning_rate": 0.1}, {"sgd_learning_rate": 0.1}),
     "sgd-schedule": (
         {"sgd_learning_rate": Halving()},
-        {"sgd_learning_rate": lambda j: 0.2 * 0.5 ** (j / 4)},
+        {"sgd_learning_rate": halving},
+    ),
+    "sgd-schedule-inside": (
+        {"sgd_scale": LearningRate(Halving(), inside_momentum=True)},
+        {"sgd_learning_rate": halving, "inside": True},
+    ),
+    "inside-all": (
+        {
+            "sgd_scale": LearningRate(Halving(), inside_momentum=True),
+            "cooldown": Cooldown("linear", steps=6),
+            "carry_momentum": False,
+            "momentum": 0.8,
+            "nesterov": True,
+            "weight_decay": 0.1,
+            "amsgrad": True,
+        },
+        {
+            "sgd_learning_rate": halving,
+            "inside": True,
+            "factor": linear_factor,
+            "carry_momentum": False,
+            "momentum": 0.8,
+            "nesterov": True,
+            "weight_decay": 0.1,
+            "amsgrad": True,
+        },
     ),
     "zero-momentum": ({"carry_momentum": False}, {"carry_momentum": False}),
     "momentum": ({"momentum": 0.5}, {"momentum": 0.5}),
@@ -190,6 +219,7 @@ QUICK = {
     "weight-amsgrad-blend",
     "norm",
     "sgd-schedule",
+    "inside-all",
     "decay-cooldown",
     "blend-all",
     "blend-cosine-geometric",
@@ -226,7 +256,15 @@ def test_the_formula_at_every_update(name):
     "name",
     slow_but(
         {"hard", "blend-all"},
-        ["hard", "norm", "sgd-schedule", "blend-all", "decay-cooldown"],
+        [
+            "hard",
+            "norm",
+            "sgd-schedule",
+            "sgd-schedule-inside",
+            "inside-all",
+            "blend-all",
+            "decay-cooldown",
+        ],
     ),
 )
 def test_the_formula_compiled(name):
@@ -236,7 +274,8 @@ def test_the_formula_compiled(name):
 
 
 @pytest.mark.parametrize(
-    "name", slow_but({"blend-all"}, ["hard", "blend-all", "sgd-rate"])
+    "name",
+    slow_but({"blend-all"}, ["hard", "blend-all", "sgd-rate", "inside-all"]),
 )
 def test_the_formula_where_xla_surrounds(name):
     # There one update computes any phase.

@@ -12,6 +12,7 @@ import tensorflow as tf
 from small import slow_but
 
 from keras_hybrid import HybridOptimizer
+from keras_hybrid.scales import LearningRate
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtStep,
@@ -159,6 +160,9 @@ CASES = {
     "sgd-schedule": {
         "learning_rate": Schedule(0.02, 20),
         "sgd_learning_rate": Schedule(0.1, 8),
+    },
+    "inside": {
+        "sgd_scale": LearningRate(Schedule(0.1, 8), inside_momentum=True),
     },
     "converged": {
         "beta_2": 0.9,
