@@ -10,8 +10,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from keras_hybrid import scales, transitions
+from keras_hybrid import transitions
 from keras_hybrid._support import checks
+from keras_hybrid.scales.short_forms import NAMES
 from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
     AtEpoch,
@@ -24,7 +25,7 @@ from keras_hybrid.triggers import (
 )
 from keras_hybrid.units import SCALE_SCOPES
 
-ESTIMATES = tuple(scales.NAMES)
+ESTIMATES = tuple(NAMES)
 # A field that only one value, or some values, of another field reads.
 CONDITIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "fraction": ("when", ("fraction",)),

@@ -563,7 +563,11 @@ def simulated(options, layout, rows, steps):
     precision = float if wide else lambda x: float(np.float32(x))
     paths = [path for path, _, _ in layout]
     coarse = {
-        "layer": [path.rpartition("/")[0] or path for path in paths],
+        # What has no layer is one.
+        "layer": [
+            path.rpartition("/")[0] or f"{path}:{i}"
+            for i, path in enumerate(paths)
+        ],
         "model": ["model"] * len(paths),
     }
     kept = ("amsgrad", "beta_1", "beta_2", "epsilon", "momentum", "nesterov")

@@ -6,13 +6,16 @@ Each check returns the value, or raises and says what is allowed.
 from __future__ import annotations
 
 import operator
-import sys
 from collections.abc import Iterable
 from typing import Any
 
 import keras
 
 registered = keras.saving.register_keras_serializable("keras_hybrid")
+
+
+# Beyond it a number is infinite in most updates.
+_LARGEST = 3.4028234663852886e38
 
 
 def number(
@@ -49,8 +52,10 @@ def number(
         if isinstance(plain, bool) or not isinstance(plain, (int, float)):
             raise TypeError(f"{allowed}. Received: {name}={value!r}")
         value = plain
-    inside = (  # Of the floats: Python's integers have no end.
-        abs(value) <= sys.float_info.max
+    if _LARGEST < abs(value) < float("inf"):  # Python's integers have no end.
+        allowed += ", within float32's range"
+    inside = (
+        abs(value) <= _LARGEST
         and (low is None or value >= low)
         and (above is None or value > above)
         and (high is None or value <= high)

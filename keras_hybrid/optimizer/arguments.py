@@ -14,7 +14,8 @@ from keras_hybrid import rules
 from keras_hybrid._support import checks
 from keras_hybrid.execution import backends
 from keras_hybrid.groups import SCOPES
-from keras_hybrid.scales import LearningRate, Scale, scale_argument, scale_of
+from keras_hybrid.scales import LearningRate, Scale
+from keras_hybrid.scales.short_forms import scale_argument, scale_of
 from keras_hybrid.transitions import Cooldown, Hard, Transition
 from keras_hybrid.triggers import SUMS, StepTrigger
 from keras_hybrid.units import SCALE_SCOPES
@@ -106,12 +107,14 @@ def _check_holds(now: Scale, new: Scale) -> None:
         )
 
 
-def check_strategy(optimizer: Any) -> None:
-    """Refuses `jit_compile=True` under a tf.distribute strategy.
+def check_to_build(optimizer: Any) -> None:
+    """Refuses what only the first update can tell.
 
     Raises:
-        ValueError: If it is so.
+        ValueError: If arguments that were assigned exclude each other, or
+            `jit_compile=True` is under a tf.distribute strategy.
     """
+    check_together(optimizer)
     if optimizer.jit_compile is True and backends.strategy_is_active():
         raise ValueError(
             "`jit_compile` must be 'auto' or False under a tf.distribute "

@@ -13,7 +13,8 @@ from keras_hybrid.formula import Formula
 from keras_hybrid.optimizer import arguments
 from keras_hybrid.optimizer.choices import Choices
 from keras_hybrid.optimizer.phased import PhasedOptimizer
-from keras_hybrid.scales import LearningRate, Scale, scale_of
+from keras_hybrid.scales import LearningRate, Scale
+from keras_hybrid.scales.short_forms import scale_of
 from keras_hybrid.transitions import Cooldown, Transition
 from keras_hybrid.triggers import StepTrigger
 
@@ -54,11 +55,10 @@ class HybridOptimizer(PhasedOptimizer):
             own (their gradient was always zero, say) take their variable's, or
             the whole model's.
         sgd_learning_rate: None (default), or the SGD learning rate in the
-            convention of keras.optimizers.SGD(momentum=...), a float or a
-            LearningRateSchedule counted from the switch (it multiplies the
-            whole momentum; as in Keras' SGD the gradients that come, with
-            `scales.LearningRate(schedule, inside_momentum=True)`), in place of
-            `sgd_scale`: the short form of `scales.LearningRate`.
+            convention of keras.optimizers.SGD(momentum=...), in place of
+            `sgd_scale`, a float or a LearningRateSchedule counted from the
+            switch. It multiplies the whole momentum: for Keras' convention see
+            `scales.LearningRate`, whose short form it is.
         carry_momentum: Boolean: the SGD phase goes on with m (default), or
             starts it from zero (False).
         trigger: None (default) or a step trigger (`keras_hybrid.triggers`)
@@ -220,8 +220,7 @@ class HybridOptimizer(PhasedOptimizer):
     def build(self, variables: Any) -> None:
         """As the base, but not with `jit_compile=True` under a strategy."""
         if not self.built:
-            arguments.check_strategy(self)
-            arguments.check_together(self)
+            arguments.check_to_build(self)
             super().build(variables)
 
     # ---- Changed later ------------------------------------------------------

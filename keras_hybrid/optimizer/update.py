@@ -212,8 +212,7 @@ class Update:
         if "fixed_scales" in plan:
             self._assign(state.scales, plan["fixed_scales"])
         if not self._choices.takes_over:
-            # What is updated has changed its momentum. (A skipped update does
-            # not, nor one without a gradient for the variable.)
+            # What is updated has changed its momentum.
             waits = ~np.isin(np.arange(len(state.groups.of)), self._indices)
             forgets = plan["forgets"] * ops.cast(waits, state.dtype)
             self._assign(state.forgets, forgets)

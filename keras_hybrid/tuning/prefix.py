@@ -25,7 +25,8 @@ from keras_hybrid._support import checks, files
 from keras_hybrid.callbacks import snapshot
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.callbacks.switch import SwitchCallback
-from keras_hybrid.scales import Number, scale_of
+from keras_hybrid.scales import Number
+from keras_hybrid.scales.short_forms import scale_of
 from keras_hybrid.triggers import EpochTrigger, Signals, StepTrigger
 
 Tensor = Any

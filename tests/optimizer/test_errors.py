@@ -37,6 +37,9 @@ ARGUMENTS = [
     ({"epsilon": -1e-7}, ValueError),
     ({"epsilon": None}, TypeError),
     ({"epsilon": False}, TypeError),
+    ({"epsilon": 1e39}, ValueError),
+    ({"weight_decay": 1e308}, ValueError),
+    ({"clipvalue": -1e308}, ValueError),
     ({"amsgrad": 1}, TypeError),
     ({"amsgrad": None}, TypeError),
     ({"momentum": 1.0}, ValueError),
@@ -128,6 +131,12 @@ def test_bad_argument(arguments, exception):
     assert type(caught.value) is exception
     assert f"`{name}` must " in message
     assert message.endswith(received(**arguments))
+
+
+def test_a_number_that_float32_does_not_hold_is_told_apart():
+    with pytest.raises(ValueError, match=r"`epsilon` .*> 0, within float32's"):
+        HybridOptimizer(epsilon=1e39)
+    assert HybridOptimizer(epsilon=3e38).epsilon == 3e38
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from vectors import (
 
 from keras_hybrid import HybridOptimizer, rules, scales
 from keras_hybrid.groups import Groups, grouped
+from keras_hybrid.scales import short_forms
 from keras_hybrid.triggers import AtStep
 from keras_hybrid.units import Units, split, spread, units_of
 
@@ -28,7 +29,7 @@ from keras_hybrid.units import Units, split, spread, units_of
 def scale_trace(kind, grads):
     """The estimate of rho after each update, from the parts of each."""
     m, v = tensor(np.zeros(5)), tensor(np.zeros(5))
-    scale = scales.NAMES[kind]()
+    scale = short_forms.NAMES[kind]()
     state = [tensor(x) for x in scale.init(1)]
     one, trace = Groups(["all"], [0]), []
     for index, g in enumerate(grads):
@@ -309,9 +310,9 @@ def test_a_units_memory_is_small():
 # ---- Objects, strings and errors --------------------------------------------
 
 
-@pytest.mark.parametrize("name", slow_but({"slots"}, scales.NAMES))
+@pytest.mark.parametrize("name", slow_but({"slots"}, short_forms.NAMES))
 def test_a_string_is_the_short_form(name):
-    scale = scales.NAMES[name]()
+    scale = short_forms.NAMES[name]()
     one, other = (
         switched(sgd_scale=s, scale_scope="variable") for s in (name, scale)
     )
