@@ -39,6 +39,8 @@ def parse():
         "--pack", type=Path, metavar="NPZ", help="only write CIFAR-10 there"
     )
     asked = parser.parse_args()
+    if asked.quick and asked.output == RESULT:
+        parser.error("--quick is a trial, which needs an --output of its own")
     if "cifar10" in asked.parts and not (asked.data and asked.data.exists()):
         parser.error(
             f"--parts cifar10 needs --data, a file. Received: {asked.data}"

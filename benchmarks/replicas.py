@@ -117,6 +117,8 @@ def main():
     parser.add_argument("--quick", action="store_true", help="a trial")
     parser.add_argument("--output", type=Path, default=RESULT)
     asked = parser.parse_args()
+    if asked.quick and asked.output == RESULT:
+        parser.error("--quick is a trial, which needs an --output of its own")
     found = {}
     for name, times in measure(asked.quick):
         found[name] = times
