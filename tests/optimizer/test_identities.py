@@ -104,13 +104,12 @@ QUICK_ADAM = {
     ("weight_decay", "eager"),
     ("all", "eager"),
     ("plain", "fit-xla"),
-    ("all", "fit"),
 }
 QUICK_SGD = {
     ("plain", "eager"),
     ("accumulation", "eager"),
     ("nesterov", "xla"),
-    ("weight_decay", "fit-k"),
+    ("weight_decay", "fit"),
 }
 
 

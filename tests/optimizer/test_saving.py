@@ -320,9 +320,7 @@ def resume(case, way, stop, folder, steps=STEPS):
             id=f"{way}-{name}",
             # One way at every point; pickles and checkpoints are stopped in
             # the tests of the presets too.
-            marks=()
-            if stop == INSIDE and way in ("weights_h5", "keras")
-            else pytest.mark.slow,
+            marks=() if stop == INSIDE and way == "keras" else pytest.mark.slow,
         )
         for way in WAYS
         for name, stop in STOPS.items()
@@ -396,7 +394,8 @@ def test_resumed_compiled(tmp_path):
     assert_bit_equal(values_of(again), values_of(whole))
 
 
-@pytest.mark.parametrize("way", slow_but({"keras"}, ["keras", "pickle"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["keras", "pickle"])
 def test_fit_resumes(way, tmp_path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 3)).astype("float32")

@@ -37,7 +37,10 @@ from keras_hybrid.triggers import AtStep
             marks=pytest.mark.slow,
         ),
         # One rho for the model, of those that have not switched yet.
-        ("variable", [3, 5, 7, 9], [3, 5, 7, 9], [0] * 4),
+        pytest.param(
+            *("variable", [3, 5, 7, 9], [3, 5, 7, 9], [0] * 4),
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             "layer", [3, 6], [3, 3, 6, 6], [0] * 4, marks=pytest.mark.slow
         ),
