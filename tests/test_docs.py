@@ -269,6 +269,10 @@ SLOTS = {
         "slots_variable",
         "slots_control",
     ),
+    "rho a unit, minus the control, cifar10 good-fit": (
+        "slots_as_control",
+        "control",
+    ),
     "until 0.1.0, minus the control": ("hybrid", "control"),
     "a blend from half on": ("slots_blend", "slots_control"),
     "switch at 80 %": ("slots_at80", "slots_at80_control"),
