@@ -94,6 +94,7 @@ CASES = {
             inside_momentum=True,
         ),
         "scope": "layer",
+        "clipnorm": 0.5,
     },
     "converged": {
         "trigger": ProjectionConverged(0.3, patience=1, min_steps=4),
