@@ -90,7 +90,7 @@ CASES = {
     "inside": {
         "trigger": AtStep(8),
         "sgd_scale": LearningRate(
-            keras.optimizers.schedules.CosineDecay(0.3, 10),
+            keras.optimizers.schedules.CosineDecay(0.1, 10),
             inside_momentum=True,
         ),
         "scope": "layer",
