@@ -323,10 +323,10 @@ def scale_in(options):
 
 def is_refused(options):
     """Whether arguments exclude each other."""
-    transition = options.get("transition", Hard())
-    if scale_in(options).inside_momentum and repr(transition) != repr(Hard()):
+    scale, transition = scale_in(options), options.get("transition", Hard())
+    if scale.inside_momentum and repr(transition) != repr(Hard()):
         return True
-    if not scale_in(options).estimated:
+    if not scale.estimated:
         return options.get("scale_multiplier", 1.0) != 1
     trigger = options.get("trigger")
     return trigger is not None and trigger.fires_at_start

@@ -62,11 +62,8 @@ def simulate(
     rho, history = [sgd_scale if given else None] * count, []
     # A column of a kernel, each weight of a bias.
     summed = summed or [tuple(range(x.ndim - 1)) for x in w]
-    made, starts, own = (
-        0,
-        [inside or not carry_momentum] * count,
-        [None] * count,
-    )
+    starts = [inside or not carry_momentum] * count
+    made, own = 0, [None] * count
     rate_at = (
         learning_rate if callable(learning_rate) else lambda t: learning_rate
     )

@@ -252,6 +252,11 @@ class Staggered(StepTrigger):
         return {"steps": self.steps}
 
 
+def halving(step):
+    """What `Halving` is, in Python's floats."""
+    return 0.2 * 0.5 ** (step / 4)
+
+
 class Halving(keras.optimizers.schedules.LearningRateSchedule):
     """0.2 / 2^(step / 4), for steps of any type."""
 

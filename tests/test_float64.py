@@ -11,7 +11,7 @@ import pytest
 import reference
 from formula import simulate
 from keras import ops
-from small import Halving
+from small import Halving, halving
 
 from keras_hybrid import HybridOptimizer, presets
 from keras_hybrid.scales import Projection, Slots, Swats
@@ -253,16 +253,12 @@ def test_schedules_are_followed_in_float64():
     w = keras.Variable(np.linspace(-1, 1, 5), dtype="float64")
     optimizer.build([w])
     gradients = np.random.default_rng(0).normal(size=(9, 5))
-
-    def rate(n):
-        return 0.2 * 0.5 ** (n / 4)
-
     expected, _ = simulate(
         [w.numpy()],
         [[g] for g in gradients],
         switch_at=[switch],
-        learning_rate=rate,
-        sgd_learning_rate=rate,
+        learning_rate=halving,
+        sgd_learning_rate=halving,
     )
     for g, (after,) in zip(gradients, expected, strict=True):
         optimizer.apply([ops.convert_to_tensor(g)], [w])

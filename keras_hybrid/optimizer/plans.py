@@ -37,7 +37,7 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     factor = cooldown_factors(choices, state, switch_steps, step)
     scale_cut = backends.read(state.scale_cut)
     rates = rate * factor
-    sgd_rates = rates
+    sgd_rates, scheduled = rates, None
     if choices.sgd_schedule is not None:
         scheduled = _per_entry(choices.sgd_schedule, position)
         sgd_rates = scheduled / (1 - choices.momentum) * factor
@@ -69,7 +69,7 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     if state.frozen_corrections is not None:
         _add_frozen(choices, state, plan)
     if choices.inside_momentum:
-        _move_inside(choices, state, plan)
+        _move_inside(choices, state, plan, scheduled * factor)
     return plan
 
 
@@ -190,17 +190,15 @@ def _add_frozen(choices: Choices, state: State, plan: Plan) -> None:
     )
 
 
-def _move_inside(choices: Choices, state: State, plan: Plan) -> None:
+def _move_inside(
+    choices: Choices, state: State, plan: Plan, rates: Tensor
+) -> None:
     """Moves SGD's rate from the momentum's factor to the gradient's.
 
     Momentum of before the switch is taken as if its gradients had come at the
     rate of the first SGD update.
     """
     share = 1 - choices.momentum
-    rates = plan["factor"] * _per_entry(
-        choices.sgd_schedule,
-        _position(state, plan["switch_steps"], plan["step"]),
-    )
     first = state.groups.spread(rates) if choices.carries else 0.0
     plan["kept"] = ops.where(plan["forgets"] > 0, first, plan["kept"])
     plan["inside_rates"] = rates

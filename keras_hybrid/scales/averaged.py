@@ -87,8 +87,20 @@ class _Averaged(Scale):
         return groups.spread(rho), groups.spread(valid)
 
 
+class _OfSteps(_Averaged):
+    """E[p.p] / E[divisor], each part averaged before the division."""
+
+    divisor: str
+
+    def parts(self, sums: dict[str, Tensor]) -> tuple[Part, Part]:
+        """Returns p.p and the divisor."""
+        square = sums["step_square"]
+        always = ops.ones_like(square, dtype="bool")
+        return (square, always), (sums[self.divisor], always)
+
+
 @checks.registered
-class Projection(_Averaged):
+class Projection(_OfSteps):
     """E[p.p] / E[-p.g]: SWATS' gamma, each part averaged before the division.
 
     Noise in the gradients makes the denominator too large and rho too small,
@@ -98,25 +110,15 @@ class Projection(_Averaged):
     """
 
     needs = frozenset({"step_square", "step_descent"})
-
-    def parts(self, sums: dict[str, Tensor]) -> tuple[Part, Part]:
-        """Returns p.p and -p.g."""
-        square = sums["step_square"]
-        always = ops.ones_like(square, dtype="bool")
-        return (square, always), (sums["step_descent"], always)
+    divisor = "step_descent"
 
 
 @checks.registered
-class Momentum(_Averaged):
+class Momentum(_OfSteps):
     """E[p.p] / E[p.m]: `Slots` averaged over the updates before the switch."""
 
     needs = frozenset({"step_square", "step_moment"})
-
-    def parts(self, sums: dict[str, Tensor]) -> tuple[Part, Part]:
-        """Returns p.p and p.m."""
-        square = sums["step_square"]
-        always = ops.ones_like(square, dtype="bool")
-        return (square, always), (sums["step_moment"], always)
+    divisor = "step_moment"
 
 
 @checks.registered

@@ -10,6 +10,7 @@ from small import (
     assert_equal_weights,
     dense_model,
     exact,
+    halving,
     largest_difference,
     random_gradients,
     run,
@@ -38,9 +39,12 @@ def warming():
     return schedules.CosineDecay(0.0, 20, warmup_target=0.0625, warmup_steps=5)
 
 
-def inside(schedule, trigger=None, **options):
+AT_START = AtStep(0)
+
+
+def inside(schedule, trigger=AT_START, **options):
     return HybridOptimizer(
-        trigger=trigger or AtStep(0),
+        trigger=trigger,
         sgd_scale=LearningRate(schedule, inside_momentum=True),
         **options,
     )
@@ -100,9 +104,7 @@ def test_a_drop_shortens_the_next_step_or_the_next_gradient():
 def test_in_float64_it_is_the_formula():
     gradients = np.random.default_rng(0).normal(size=(9, 5))
     w = keras.Variable(np.linspace(-1, 1, 5), dtype="float64")
-    expected = reference.sgd(
-        gradients, w.numpy(), lambda j: 0.2 * 0.5 ** (j / 4), momentum=0.9
-    )
+    expected = reference.sgd(gradients, w.numpy(), halving, momentum=0.9)
     optimizer = inside(Halving())
     for g, after in zip(gradients, expected, strict=True):
         optimizer.apply([keras.ops.convert_to_tensor(g)], [w])
@@ -204,7 +206,6 @@ def test_trains_until_done():
     optimizer = inside(
         schedules.InverseTimeDecay(0.05, 100, 0.5), None, jit_compile=False
     )
-    optimizer.trigger = None
     model.compile(optimizer=optimizer, loss="mse")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, *model.input_shape[1:])).astype("float32")

@@ -11,6 +11,7 @@ from small import (
     assert_equal_weights,
     dense_model,
     exact,
+    halving,
     largest_difference,
     random_gradients,
     run,
@@ -52,10 +53,6 @@ def hyperbolic(j, steps=4):
 def cosine_factor(j, steps=6, final=0.1):
     s = min(j / steps, 1.0)
     return final + (1 - final) * (1 + math.cos(math.pi * s)) / 2
-
-
-def halving(j):
-    return 0.2 * 0.5 ** (j / 4)
 
 
 def linear_factor(j, steps=6, final=0.0):
