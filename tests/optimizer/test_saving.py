@@ -163,6 +163,7 @@ CASES = {
     },
     "inside": {
         "sgd_scale": LearningRate(Schedule(0.1, 8), inside_momentum=True),
+        "transition": Hard(),
     },
     "converged": {
         "beta_2": 0.9,
