@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -94,6 +95,8 @@ def split(values: Tensor, units: Sequence[Units]) -> list[Tensor]:
     counts = [u.count for u in units]
     if len(counts) == 1:
         return [values]
+    if keras.backend.backend() == "torch":
+        return list(values.split(counts))
     return list(ops.split(values, np.cumsum(counts)[:-1].tolist()))
 
 

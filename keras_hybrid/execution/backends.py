@@ -104,6 +104,13 @@ def read(variable: Any) -> Tensor:
     return keras.ops.copy(keras.ops.convert_to_tensor(variable))
 
 
+def reshape(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Returns `ops.reshape`, on torch without what that asks at each call."""
+    if keras.backend.backend() == "torch":
+        return x.reshape(shape)
+    return keras.ops.reshape(x, shape)
+
+
 def square_sum(x: Tensor) -> Tensor:
     """Returns the sum of squares, with TensorFlow in one threaded pass."""
     if keras.backend.backend() != "tensorflow":

@@ -13,6 +13,7 @@ from typing import Any
 
 from keras import ops
 
+from keras_hybrid.execution import backends
 from keras_hybrid.rules import Settings, update_dtype
 from keras_hybrid.units import Units, split
 
@@ -94,21 +95,25 @@ def settings_of(
             columns[value, dtype] = ops.convert_to_tensor(value, dtype)
         return columns[value, dtype]
 
-    steps: Any = None
+    # In one go where all have one rate: each op on a small vector counts.
+    of_one_group = len({layout.group for layout in layouts}) == 1
+    steps: dict[str, list[Tensor]] = {}
     if phase != "adaptive":
-        # In one go where all have one rate: each op on a small vector counts.
-        of_one_group = len({layout.group for layout in layouts}) == 1
         rate = plan["sgd_rates"][layouts[0].group] if of_one_group else 1
-        steps = split(plan["scales"] * rate, units)
+        every = plan["scales"] * rate
+        steps = {
+            dtype: split(ops.cast(every, dtype), units)
+            for dtype in dict.fromkeys(map(update_dtype, layouts))
+        }
     settings = []
     for layout, clip in zip(layouts, clips, strict=True):
         dtype = update_dtype(layout)
         group = layout.group
         step: Any = 0.0
-        if steps is not None:
-            step = ops.cast(steps[layout.index], dtype)
+        if phase != "adaptive":
+            step = steps[dtype][layout.index]
             if not layout.units.is_last_axis:
-                step = ops.reshape(step, layout.units.broadcast)
+                step = backends.reshape(step, layout.units.broadcast)
             if not of_one_group:
                 step = step * column("sgd_rates", dtype)[group]
         settings.append(

@@ -19,17 +19,20 @@ class Assignments:
 
     Args:
         writer: Keras' optimizer, which assigns.
+
+    Attributes:
+        condition: Where it is given and false, values stay as they are.
     """
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
-        self._condition: Tensor | None = None
+        self.condition: Tensor | None = None
 
     def assign(self, variable: Any, value: Tensor) -> None:
         """Assigns; under `only_if` the old value where the condition fails."""
-        if self._condition is not None:
+        if self.condition is not None:
             old = ops.convert_to_tensor(variable)
-            value = ops.where(self._condition, value, old)
+            value = ops.where(self.condition, value, old)
         self._writer.assign(variable, value)
 
     def count(self, variable: Any, happened: Tensor) -> None:
@@ -39,8 +42,8 @@ class Assignments:
     @contextlib.contextmanager
     def only_if(self, condition: Tensor) -> Iterator[None]:
         """What is assigned inside keeps its old value unless `condition`."""
-        self._condition = condition
+        self.condition = condition
         try:
             yield
         finally:
-            self._condition = None
+            self.condition = None

@@ -18,6 +18,7 @@ from keras_hybrid.execution import (
     backends,
     clipping,
     functions,
+    packs,
     replicas,
     sums,
 )
@@ -123,10 +124,8 @@ class Update:
             plan, fires = self._prepare(rate, step)
             phase = self._phase_of(plan)
             every = self._settings(plan, self._clips(grads), phase)
-            for own, grad, settings in zip(
-                self._slots, grads, every, strict=True
-            ):
-                self._update_one(own, grad, settings, phase)
+            for pack in packs.packs_of(self._layouts):
+                self._update_pack(pack, grads, every, phase)
             if self._choices.needs:
                 replica = replicas.Replica(grads, self._slots)
                 fires = self._observe(replica, plan)
@@ -234,6 +233,26 @@ class Update:
             return "mixed"
         return self._choices.phases(len(self._state.groups.names))[number]
 
+    def _update_pack(
+        self,
+        pack: Sequence[int],
+        grads: Sequence[Tensor],
+        every: Sequence[rules.Settings],
+        phase: str,
+    ) -> None:
+        if len(pack) == 1:
+            i = pack[0]
+            self._update_one(self._slots[i], grads[i], every[i], phase)
+            return
+        packs.update(
+            self._choices.formula,
+            phase,
+            [every[i] for i in pack],
+            [grads[i] for i in pack],
+            [_changed(self._slots[i], every[i], phase) for i in pack],
+            self._assignments.condition,
+        )
+
     def _update_one(
         self,
         own: Sequence[Any],
@@ -241,9 +260,7 @@ class Update:
         settings: rules.Settings,
         phase: str,
     ) -> None:
-        # Else SGD reads and writes the weight and its momentum alone.
-        every = phase != "sgd" or settings.frozen_step is not None
-        changed = own if every else own[:2]
+        changed = _changed(own, settings, phase)
         values = [ops.convert_to_tensor(slot) for slot in changed]
         new = self._choices.formula.new_values(phase, settings, grad, *values)
         for slot, value in zip(changed, new, strict=True):
@@ -327,6 +344,8 @@ class Update:
 
     def _switch_if_any(self, fires: Tensor, plan: Plan) -> None:
         """The switch where an update cannot hold a branch that assigns."""
+        if backends.number_now(ops.any(fires)) == 0:
+            return
         found = ops.cond(
             ops.any(fires),
             lambda: self._estimate(plan),
@@ -338,3 +357,15 @@ class Update:
         switching.switch_where(
             self._choices, self._state, fires, plan, found, self._assign
         )
+
+
+def _changed(
+    own: Sequence[Any], settings: rules.Settings, phase: str
+) -> Sequence[Any]:
+    """Returns the weight and the slots that are read and written.
+
+    Of SGD they are the weight and its momentum alone, unless it reads the
+    second moment.
+    """
+    every = phase != "sgd" or settings.frozen_step is not None
+    return own if every else own[:2]

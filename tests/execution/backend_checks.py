@@ -26,6 +26,7 @@ from keras_hybrid import (
     presets,
 )
 from keras_hybrid._support.versions import versions
+from keras_hybrid.execution import packs
 from keras_hybrid.scales import LearningRate
 from keras_hybrid.transitions import CURVES, Blend, Cooldown, Hard
 from keras_hybrid.triggers import (
@@ -38,6 +39,7 @@ from keras_hybrid.triggers import (
 
 BACKEND = keras.backend.backend()
 on_jax = pytest.mark.skipif(BACKEND != "jax", reason="JAX alone")
+on_torch = pytest.mark.skipif(BACKEND != "torch", reason="torch alone")
 
 
 def some_slow(names, fast):
@@ -116,6 +118,14 @@ CASES = {
         "ema_momentum": 0.5,
         "ema_overwrite_frequency": 5,
     },
+    "frozen": {"trigger": AtStep(8), "scale_scope": "weight"},
+    "skips": {
+        "trigger": AtStep(8),
+        "skip_nonfinite": True,
+        "global_clipnorm": 1.0,
+        "momentum": 0.5,
+        "carry_momentum": False,
+    },
 }
 
 
@@ -133,8 +143,10 @@ def updated(name):
         variable._path = f"{layer}/{variable.name}"
     optimizer = HybridOptimizer(0.01, **CASES[name])
     update = updater(optimizer, variables)
-    for _ in range(UPDATES):
+    for step in range(UPDATES):
         gradient = [rng.normal(0.3, 1, shape) for shape in SHAPES]
+        if name == "skips" and step in (3, 12):
+            gradient[1][2] = np.nan
         update([keras.ops.convert_to_tensor(g, "float32") for g in gradient])
     return np.concatenate(
         [
@@ -166,6 +178,30 @@ def test_the_cases_differ():
     for i, first in enumerate(numbers):
         for second in numbers[:i]:
             assert abs(first - second).max() > 1e-3
+
+
+@on_torch
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"converged"}))
+def test_variables_together_are_each_alone(name, monkeypatch):
+    sizes = []
+
+    def update(formula, phase, every, *arguments):
+        sizes.append(len(every))
+        together(formula, phase, every, *arguments)
+
+    together = packs.update
+    monkeypatch.setattr(packs, "update", update)
+    numbers = updated(name)
+    by_layer = CASES[name].get("scope") == "layer"
+    assert set(sizes) == ({2} if by_layer else {4})
+    monkeypatch.setattr(packs, "MOST", 15)  # The first kernel stays alone.
+    sizes.clear()
+    np.testing.assert_array_equal(updated(name), numbers)
+    assert set(sizes) == ({2} if by_layer else {3})
+    monkeypatch.setattr(packs, "MOST", 0)
+    sizes.clear()
+    np.testing.assert_array_equal(updated(name), numbers)
+    assert not sizes
 
 
 def test_fit_computes_tensorflows_numbers():
