@@ -305,8 +305,10 @@ def test_the_site_has_the_table_without_tuning():
     assert table in PAGES["docs/measurements/ceiling.md"]
 
 
-def test_the_site_has_the_tables_of_the_gpu():
-    record = json.loads((ROOT / "benchmarks" / "gpu.json").read_text("utf-8"))
+@pytest.mark.parametrize("name", ["gpu", "torch_cpu"])
+def test_the_site_has_the_tables_of_the_gpu(name):
+    path = ROOT / "benchmarks" / f"{name}.json"
+    record = json.loads(path.read_text("utf-8"))
     path = ROOT / "benchmarks" / "gpu_table.py"
     tables = runpy.run_path(str(path))["table"](record)
     assert tables in PAGES["docs/measurements/gpu.md"]

@@ -124,8 +124,16 @@ class Update:
             plan, fires = self._prepare(rate, step)
             phase = self._phase_of(plan)
             every = self._settings(plan, self._clips(grads), phase)
-            for pack in packs.packs_of(self._layouts):
-                self._update_pack(pack, grads, every, phase)
+            packs.update(
+                self._choices.formula,
+                phase,
+                self._layouts,
+                every,
+                grads,
+                self._slots,
+                self._assign,
+                self._assignments.condition,
+            )
             if self._choices.needs:
                 replica = replicas.Replica(grads, self._slots)
                 fires = self._observe(replica, plan)
@@ -167,7 +175,14 @@ class Update:
             i: int, variable: Any, grad: Tensor, settings: rules.Settings
         ) -> dict[str, Tensor]:
             own = [variable, *self._slots[i][1:]]
-            self._update_one(own, grad, settings, "mixed")
+            packs.update_one(
+                self._choices.formula,
+                "mixed",
+                settings,
+                grad,
+                own,
+                self._assign,
+            )
             if not self._choices.needs:
                 return {}
             return sums.of_variable(
@@ -232,39 +247,6 @@ class Update:
         if number is None:
             return "mixed"
         return self._choices.phases(len(self._state.groups.names))[number]
-
-    def _update_pack(
-        self,
-        pack: Sequence[int],
-        grads: Sequence[Tensor],
-        every: Sequence[rules.Settings],
-        phase: str,
-    ) -> None:
-        if len(pack) == 1:
-            i = pack[0]
-            self._update_one(self._slots[i], grads[i], every[i], phase)
-            return
-        packs.update(
-            self._choices.formula,
-            phase,
-            [every[i] for i in pack],
-            [grads[i] for i in pack],
-            [_changed(self._slots[i], every[i], phase) for i in pack],
-            self._assignments.condition,
-        )
-
-    def _update_one(
-        self,
-        own: Sequence[Any],
-        grad: Tensor,
-        settings: rules.Settings,
-        phase: str,
-    ) -> None:
-        changed = _changed(own, settings, phase)
-        values = [ops.convert_to_tensor(slot) for slot in changed]
-        new = self._choices.formula.new_values(phase, settings, grad, *values)
-        for slot, value in zip(changed, new, strict=True):
-            self._assign(slot, value)
 
     def _settings(
         self, plan: Plan, clips: Sequence[Tensor | None], phase: str
@@ -357,15 +339,3 @@ class Update:
         switching.switch_where(
             self._choices, self._state, fires, plan, found, self._assign
         )
-
-
-def _changed(
-    own: Sequence[Any], settings: rules.Settings, phase: str
-) -> Sequence[Any]:
-    """Returns the weight and the slots that are read and written.
-
-    Of SGD they are the weight and its momentum alone, unless it reads the
-    second moment.
-    """
-    every = phase != "sgd" or settings.frozen_step is not None
-    return own if every else own[:2]

@@ -189,16 +189,18 @@ def test_variables_together_are_each_alone(name, monkeypatch):
         sizes.append(len(every))
         together(formula, phase, every, *arguments)
 
-    together = packs.update
-    monkeypatch.setattr(packs, "update", update)
+    together = packs.update_together
+    monkeypatch.setattr(packs, "update_together", update)
     numbers = updated(name)
     by_layer = CASES[name].get("scope") == "layer"
     assert set(sizes) == ({2} if by_layer else {4})
-    monkeypatch.setattr(packs, "MOST", 15)  # The first kernel stays alone.
+    monkeypatch.setattr(
+        packs, "MOST_ON_CPU", 15
+    )  # The first kernel stays alone.
     sizes.clear()
     np.testing.assert_array_equal(updated(name), numbers)
     assert set(sizes) == ({2} if by_layer else {3})
-    monkeypatch.setattr(packs, "MOST", 0)
+    monkeypatch.setattr(packs, "MOST_ON_CPU", 0)
     sizes.clear()
     np.testing.assert_array_equal(updated(name), numbers)
     assert not sizes
