@@ -273,10 +273,12 @@ def backup(kind, folder):
 
 
 # Which backup, whether it comes first, and where the kill is as a fraction of
-# the run.
+# the run: each backup in either order, each at every place.
+PLACES = (0.02, 0.3, 0.6, 0.75, 0.9)
 KILLS = [
-    *itertools.product(
-        ("exact", "keras"), (False, True), (0.02, 0.3, 0.6, 0.75, 0.9)
+    (kind, (i + j) % 2 == 0, place)
+    for (i, kind), (j, place) in itertools.product(
+        enumerate(("keras", "exact"), 1), enumerate(PLACES)
     )
 ]
 QUICK = {("keras", True, 0.75)}
@@ -345,6 +347,7 @@ def test_a_second_fit_begins_anew(capsys):
     assert "begins anew" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_second_fit_of_a_cooled_model_does_not_rest():
     model = new_model(cooldown=Cooldown())
     fit(model, SwitchCallback(AtEpoch(2), verbose=0), epochs=4)
@@ -371,9 +374,9 @@ def test_a_second_fit_of_a_cooled_model_does_not_rest():
 )
 def test_epochs_one_by_one(fresh, capsys):
     whole = new_model()
-    fit(whole, TrainUntilDone(AtEpoch(4), verbose=0))
+    fit(whole, TrainUntilDone(AtEpoch(2), verbose=0))
     model = new_model()
-    callback = TrainUntilDone(AtEpoch(4))
+    callback = TrainUntilDone(AtEpoch(2))
     fits = 0
     while True:
         fit(model, callback, epochs=1)
@@ -381,8 +384,8 @@ def test_epochs_one_by_one(fresh, capsys):
         if callback.done:
             break
         if fresh:
-            callback = TrainUntilDone(AtEpoch(4))
-    assert fits == 6
+            callback = TrainUntilDone(AtEpoch(2))
+    assert fits == 3
     assert_same(model, whole, but=["training_steps"])
     assert "a piece of a longer training" in capsys.readouterr().out
 
@@ -412,10 +415,9 @@ def test_switch_callback_counts_from_fit_to_fit():
 
 # A call of the compiled step that meets the end of the data counts an update in
 # TensorFlow, though none is made: ends of unknown places move.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
-@pytest.mark.parametrize(
-    "known", [pytest.param(True, marks=pytest.mark.slow), False]
-)
+@pytest.mark.parametrize("known", [True, False])
 def test_data_of_unknown_length(known):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
     if not known:

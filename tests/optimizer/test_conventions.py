@@ -60,7 +60,7 @@ SGD = {
 }
 
 
-@pytest.mark.parametrize("mode", slow_but({"eager", "xla"}, MODES))
+@pytest.mark.parametrize("mode", slow_but({"eager"}, MODES))
 @pytest.mark.parametrize("name", slow_but({"nesterov"}, SGD))
 def test_inside_the_momentum_it_is_keras_sgd(name, mode):
     schedule, options = SGD[name]

@@ -252,7 +252,7 @@ def test_the_formula_at_every_update(name):
 @pytest.mark.parametrize(
     "name",
     slow_but(
-        {"hard", "blend-all"},
+        {"blend-all"},
         [
             "hard",
             "norm",

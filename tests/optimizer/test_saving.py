@@ -336,13 +336,8 @@ def test_resumed_is_never_stopped(way, stop, tmp_path):
     assert set(optimizer.switch_steps.values()) == {6}
 
 
-@pytest.mark.parametrize(
-    "case",
-    slow_but(
-        {"converged"},
-        [case for case in CASES if case != "everything"],
-    ),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [c for c in CASES if c != "everything"])
 def test_resumed_inside_the_transition(case, tmp_path):
     at_stop, restored, end, _ = resume(case, "weights_h5", INSIDE, tmp_path)
     assert_bit_equal(restored, at_stop)
@@ -428,6 +423,7 @@ def test_fit_resumes(way, tmp_path):
     assert again.optimizer.switch_step == 6
 
 
+@pytest.mark.slow
 def test_loss_scaled_optimizers_resume(tmp_path):
     def make():
         return keras.optimizers.LossScaleOptimizer(
