@@ -1,5 +1,10 @@
-"""The cells without tuning as a table: python benchmarks/untuned.py."""
+"""Epochs as a ceiling, as tables: python benchmarks/ceilings.py [KIND].
 
+KIND is "defaults", the libraries' own learning rates, or "ceiling", where each
+arm's is tuned.
+"""
+
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +17,15 @@ FOLDER = Path(__file__).parent.parent / "results" / "until-done"
 OURS = "until_done"
 
 
-def table(folder=FOLDER):
-    """Over all cells, then arms in rows, a table a cell."""
+def runs_of(kind, folder=FOLDER):
+    """The runs of the cells of a kind."""
     runs, _ = load_runs(folder)
+    return [r for r in runs if r.configuration["regime"].endswith(f"-{kind}")]
+
+
+def table(kind):
+    """Over all cells, then arms in rows, a table a cell."""
+    runs = runs_of(kind)
     cells = sorted(group(runs, cell_of).items())
     found = {
         arm: contrasts.contrast(runs, OURS, arm)
@@ -79,4 +90,4 @@ def _rows(runs, found):
 
 
 if __name__ == "__main__":
-    print(table())
+    print(table(*sys.argv[1:] or ["defaults"]))
