@@ -52,7 +52,7 @@ def check(backend, folder):
         },
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=1500,
     )
     assert process.returncode == 0, process.stdout[-9000:] + process.stderr
     assert " passed" in process.stdout
