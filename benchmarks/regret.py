@@ -58,7 +58,9 @@ def main() -> None:
             of_cell.setdefault(name, []).append(curve)
             print(path.name, flush=True)
     for kind in ("val_accuracy", "test_accuracy"):
-        print(f"\nRegret in points of {kind}: switch epoch / epochs trained\n")
+        print(f"\nRegret in points of {kind}\n")
+        print(regret.briefly(of_cell, kind, list(regret.RULES)))
+        print("\nBy cell: switch epoch / epochs trained\n")
         print(regret.markdown(of_cell, kind))
         watched = regret.watched(of_cell)
         if watched:

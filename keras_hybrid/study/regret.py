@@ -22,7 +22,10 @@ __all__ = [
     "Landing",
     "Rule",
     "StepRule",
+    "Brief",
     "brief",
+    "briefly",
+    "fresh",
     "load",
     "markdown",
     "regret",
@@ -158,6 +161,8 @@ def _plateau(monitor: str, patience: int) -> Callable[[], EpochTrigger]:
 
 _LOSS, _ACCURACY = "averaged_val_loss", "averaged_val_accuracy"
 DEFAULT = "averaged loss, patience 3, keeps the better"
+# The seed whose curves it was chosen on.
+CHOSEN_ON = 100
 RULES = {
     DEFAULT: Rule(_plateau(_LOSS, 3), keeps=True),
     "averaged loss, patience 2, keeps the better": Rule(
@@ -207,13 +212,26 @@ def regret(curve: Curve, rule: Lands, kind: str) -> tuple[Landing, float]:
     return landing, 100 * (curve.best(kind) - landing.accuracy)
 
 
+class Brief(NamedTuple):
+    """What a rule loses over the cells, in points; each cell counts alike.
+
+    Attributes:
+        mean: Of the cells' mean regrets.
+        median: Of them.
+        worst: Of them.
+        epochs: What it trains, a fraction of the ceiling.
+    """
+
+    mean: float
+    median: float
+    worst: float
+    epochs: float
+
+
 def brief(
     of_cell: Mapping[str, Sequence[Curve]], kind: str, rule: Lands
-) -> tuple[float, float, float]:
-    """Returns a rule's mean regret, its worst cell's, and its epochs.
-
-    Each cell counts alike; epochs are a fraction of the ceiling.
-    """
+) -> Brief:
+    """Returns what a rule loses over the cells."""
     lost, used = [], []
     for curves in of_cell.values():
         found = [(curve, *regret(curve, rule, kind)) for curve in curves]
@@ -221,18 +239,52 @@ def brief(
         used.append(
             np.mean([landing.epochs / c.ceiling for c, landing, _ in found])
         )
-    return float(np.mean(lost)), float(max(lost)), float(np.mean(used))
+    return Brief(
+        mean=float(np.mean(lost)),
+        median=float(np.median(lost)),
+        worst=float(max(lost)),
+        epochs=float(np.mean(used)),
+    )
 
 
 def watched(
     of_cell: Mapping[str, Sequence[Curve]],
 ) -> dict[str, list[Curve]]:
     """Returns those curves that know when each step trigger would fire."""
-    known = {
-        cell: [c for c in curves if c.fired.keys() >= STEP_TRIGGERS.keys()]
+    return _where(of_cell, lambda c: c.fired.keys() >= STEP_TRIGGERS.keys())
+
+
+def fresh(of_cell: Mapping[str, Sequence[Curve]]) -> dict[str, list[Curve]]:
+    """Returns the curves that the default rule was not chosen on."""
+    return _where(of_cell, lambda curve: curve.seed != CHOSEN_ON)
+
+
+def _where(
+    of_cell: Mapping[str, Sequence[Curve]], keep: Callable[[Curve], bool]
+) -> dict[str, list[Curve]]:
+    kept = {
+        cell: [curve for curve in curves if keep(curve)]
         for cell, curves in of_cell.items()
     }
-    return {cell: curves for cell, curves in known.items() if curves}
+    return {cell: curves for cell, curves in kept.items() if curves}
+
+
+def briefly(
+    of_cell: Mapping[str, Sequence[Curve]], kind: str, names: Sequence[str]
+) -> str:
+    """A line a rule: what it loses over the cells."""
+    lines = [
+        f"| rule | mean of {len(of_cell)} cells | median | worst "
+        "| epochs, of the ceiling |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name in names:
+        found = brief(of_cell, kind, RULES[name])
+        lines.append(
+            f"| {name} | {found.mean:.2f} | {found.median:.2f} "
+            f"| {found.worst:.2f} | {100 * found.epochs:.0f} % |"
+        )
+    return "\n".join(lines)
 
 
 def markdown(
@@ -254,6 +306,6 @@ def markdown(
             at = np.mean([landing.switched for landing, _ in found])
             used = np.mean([landing.epochs for landing, _ in found])
             texts.append(f"{lost:.2f}, {at:.0f} / {used:.0f}")
-        mean, worst, _ = brief(of_cell, kind, rule)
-        lines.append([name, *texts, f"{mean:.2f}", f"{worst:.2f}"])
+        over = brief(of_cell, kind, rule)
+        lines.append([name, *texts, f"{over.mean:.2f}", f"{over.worst:.2f}"])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -214,3 +214,39 @@ def test_random_labels_are_a_share_and_the_same_each_time():
     again = datasets.with_noise(data, 0.3)
     np.testing.assert_array_equal(noisy.train[1], again.train[1])
     assert datasets.with_noise(data, 0.0) is data
+
+
+def test_over_cells_each_counts_alike():
+    def worse(points, seed):
+        """Behind its best epoch each curve loses so many points."""
+        first, last = curve().val_accuracy[:4], curve().val_accuracy[4:]
+        last = [x - points / 100 for x in last]
+        return curve(seed=seed, val_accuracy=[*first, *last])
+
+    rule = regret.RULES["averaged loss, patience 3"]
+    of_cell = {
+        "a": [worse(0, 100), worse(2, 101)],
+        "b": [worse(5, 101)],
+        "c": [worse(20, 102)],
+        "d": [worse(0, 100)],
+    }
+    lost = {
+        name: [regret.regret(c, rule, "val_accuracy")[1] for c in curves]
+        for name, curves in of_cell.items()
+    }
+    means = [np.mean(points) for points in lost.values()]
+    found = regret.brief(of_cell, "val_accuracy", rule)
+    assert found.mean == pytest.approx(np.mean(means))
+    assert found.median == pytest.approx(np.median(means))
+    assert found.worst == pytest.approx(means[2])
+    assert found.epochs == pytest.approx(12 / 15)
+    fresh = regret.fresh(of_cell)
+    assert {k: [c.seed for c in v] for k, v in fresh.items()} == {
+        "a": [101],
+        "b": [101],
+        "c": [102],
+    }
+    table = regret.briefly(fresh, "val_accuracy", ["averaged loss, patience 3"])
+    middle = lost["b"][0]
+    assert "mean of 3 cells" in table
+    assert f"| {middle:.2f} | {lost['c'][0]:.2f} | 80 % |" in table
