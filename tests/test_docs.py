@@ -299,9 +299,38 @@ def test_the_site_has_the_table_of_the_transformer():
     assert runpy.run_path(str(path))["table"](folder) in STUDY
 
 
-def test_the_site_has_the_table_without_tuning():
+def test_the_readme_counts_the_cells():
+    runs_of = runpy.run_path(str(ROOT / "benchmarks" / "ceilings.py"))[
+        "runs_of"
+    ]
+    text = " ".join(README.split())
+    for kind, said in (
+        (
+            "defaults",
+            "[six larger cells]* above Adam with EarlyStopping in {}, with "
+            "ReduceLROnPlateau as well in {}, ScheduleFreeAdamW in {}, and "
+            "clearly below them in none",
+        ),
+        ("ceiling", "tuned, in three so far: {}, {} and {}, and 0 below."),
+    ):
+        runs = runs_of(kind)
+        cells = {cell_of(run) for run in runs}
+        assert len(cells) == {"defaults": 6, "ceiling": 3}[kind]
+        found = [
+            contrasts.contrast(runs, "until_done", arm)
+            for arm in ("adam_stop", "adam_reduce", "schedule_free")
+        ]
+        assert not any(each.clearly(-1) for each in found)
+        said = said.format(*(each.clearly(1) for each in found))
+        for part in said.split("*"):
+            assert part in text
+
+
+@pytest.mark.parametrize("kind", ["defaults", "ceiling"])
+def test_the_site_has_the_tables_of_ceilings(kind):
     path = ROOT / "benchmarks" / "ceilings.py"
-    table = runpy.run_path(str(path))["table"]("defaults")
+    table = runpy.run_path(str(path))["table"](kind)
+    assert "TrainUntilDone: Adam to SGD" in table
     assert table in PAGES["docs/measurements/ceiling.md"]
 
 

@@ -47,8 +47,21 @@ class Memory:
             self.best_weights = [np.array(w) for w in self.average.values]
 
     def is_better_than(self, value: float) -> bool:
-        """Whether the best average was better than a model with this score."""
-        return averages.is_better(self.judge, self.best, value)
+        """Whether the best average was better than a model with this score.
+
+        A score that is not a number is the worst.
+        """
+        if not self.best_weights:
+            return False
+        nothing = math.isnan(value)
+        return nothing or averages.is_better(self.judge, self.best, value)
+
+    def gives_better(self, model: Any, score: float) -> bool:
+        """Gives a model the best weights, if its own score is worse."""
+        if not self.is_better_than(score):
+            return False
+        averages.assign(model.weights, self.best_weights)
+        return True
 
     def get_state(self) -> dict[str, np.ndarray]:
         """Returns arrays by name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.optimizer import HybridOptimizer
 
 
@@ -45,6 +46,28 @@ def warn_of_other_stop(optimizer: HybridOptimizer, ran: int) -> None:
         f"{ran}, {where}. TrainUntilDone stops by itself once its "
         "cool-down is over, which is worth more than the epochs it takes: "
         "leave the other out, or give it a longer patience.",
+        stacklevel=2,
+    )
+
+
+def better(memory: Memory, score: float) -> str:
+    """Says that the average's best weights are in the model."""
+    return (
+        f"The averaged weights of epoch {memory.best_epoch} are better on "
+        f"the validation data (val_{memory.judge} {memory.best:.4f}, at "
+        f"the end {score:.4f}): the model has these."
+    )
+
+
+def warn_of_divergence(epoch: int, best_epoch: int) -> None:
+    """Warns that the loss became infinite or NaN behind the switch."""
+    warnings.warn(
+        f"The loss of epoch {epoch + 1}, behind the switch, is not finite: "
+        "TrainUntilDone ends the training here, and the model gets the "
+        f"averaged weights of epoch {best_epoch}. The optimizer's moments are "
+        "lost: compile the model again before another `fit`. DivergenceGuard() "
+        "beside it goes back to the last good update instead, and goes on with "
+        "smaller steps.",
         stacklevel=2,
     )
 

@@ -43,7 +43,8 @@ class TrainUntilDone(SwitchCallback):
     3. `model.stop_training`. If the averaged weights of an earlier epoch had a
        better validation accuracy (of a model without an accuracy: loss) than
        those that the cool-down ends with, the model gets these: as it cools
-       down it may learn wrong labels by heart.
+       down it may learn wrong labels by heart. Where the loss of an epoch
+       behind the switch is not finite, the training ends with them at once.
     4. The next `fit` begins anew at the constant rate.
 
     What looks at the average (the default, or a trigger of your own on a metric
@@ -114,6 +115,7 @@ class TrainUntilDone(SwitchCallback):
         self._of: HybridOptimizer | None = None
         self._next_look = 0
         self._piece = self._validated = self._forced = self._interferes = False
+        self._diverged = False
         self._rate: float | None = None
         self._ended_with: float | None = None
 
@@ -157,7 +159,7 @@ class TrainUntilDone(SwitchCallback):
         """Begins a `fit`."""
         super().on_train_begin(logs)
         self._validated = self._forced = self._interferes = self.done = False
-        self._rate = self._ended_with = None
+        self._rate, self._ended_with, self._diverged = None, None, False
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         if self.params.get("steps") is None and self.params["epochs"] < 2:
@@ -261,10 +263,15 @@ class TrainUntilDone(SwitchCallback):
             self._rate = rate
         self._last_epoch = epoch
         optimizer = hybrid_optimizer(self.model)
-        memory = self._memory
-        if memory.best_weights and has_cooled_down(optimizer):
+        memory, scores = self._memory, logs or {}
+        if not memory.best_weights:
+            return
+        if optimizer.has_switched and _is_lost(scores):
+            messages.warn_of_divergence(epoch, memory.best_epoch)
+            self.done = self._diverged = self.model.stop_training = True
+            self._ended_with = math.nan
+        elif has_cooled_down(optimizer):
             name = f"val_{memory.judge}"
-            scores = logs or {}
             if name not in scores:  # `validation_freq`.
                 scores = {name: averages.validate(self.model)[memory.judge]}
             self._ended_with = float(scores[name])
@@ -294,11 +301,15 @@ class TrainUntilDone(SwitchCallback):
         first = self._first_epoch
         if first is None:
             return
-        if self._piece and not has_cooled_down(optimizer):
+        if self._piece and not (self._diverged or has_cooled_down(optimizer)):
             optimizer.accompany(companion=self._memory)
             return
         self.done = self.done or has_cooled_down(optimizer)
-        self._choose_weights()
+        score = self._ended_with
+        if score is not None and self._memory.gives_better(self.model, score):
+            self.say(messages.better(self._memory, score))
+        if self._diverged:
+            return
         ran, ceiling = self._last_epoch + 1, self.params["epochs"]
         if not self.done:
             if stopped:
@@ -310,17 +321,11 @@ class TrainUntilDone(SwitchCallback):
             text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
         self.say(f"{text}.")
 
-    def _choose_weights(self) -> None:
-        """Gives the model the average's best weights, if these are better."""
-        memory, ended_with = self._memory, self._ended_with
-        if ended_with is None or not memory.is_better_than(ended_with):
-            return
-        averages.assign(self.model.weights, memory.best_weights)
-        self.say(
-            f"The averaged weights of epoch {memory.best_epoch} are better on "
-            f"the validation data (val_{memory.judge} {memory.best:.4f}, at "
-            f"the end {ended_with:.4f}): the model has these."
-        )
+
+def _is_lost(logs: Mapping[str, Any]) -> bool:
+    """Whether a loss of the epoch is not finite."""
+    losses = [logs[name] for name in ("loss", "val_loss") if name in logs]
+    return not all(math.isfinite(loss) for loss in losses)
 
 
 def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:

@@ -39,8 +39,9 @@ class Run:
         configuration: Everything else that was chosen: batch size, sizes of
             the splits, the serialized optimizer and trigger.
         versions: Version of each package that can change a figure.
-        status: "finished" or "diverged" (the loss became non-finite; epochs
-            after that are missing, not filled in).
+        status: "finished" or "diverged" (the loss became non-finite, and no
+            callback put finite weights back). From the epoch of such a loss on
+            all epochs are missing, not filled in.
         history: Lists with one entry an epoch: "loss", "accuracy", "val_loss",
             "val_accuracy", "seconds" (of training since its start, compilation
             included, validation left out), and for the hybrids

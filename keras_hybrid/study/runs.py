@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_hybrid._support import records
 from keras_hybrid._support.versions import versions
@@ -85,7 +86,8 @@ def train_to(
     if epochs_left:
         _fit(model, data, seed, batch_size, epochs_left, callbacks)
     scores: dict[str, float] = {}
-    if not watch.diverged:
+    diverged = watch.diverged and not _is_finite(model)
+    if not diverged:
         # A callback may have restored other weights than the last epoch's.
         scores = _scores(model, data, validation=not resumes, test=read_test)
     run = Run(
@@ -96,7 +98,7 @@ def train_to(
         epochs=epochs,
         configuration=configuration,
         versions=versions(),
-        status="diverged" if watch.diverged else "finished",
+        status="diverged" if diverged else "finished",
         history=history,
         switch_step=getattr(model.optimizer, "switch_step", None),
         steps_per_epoch=budget.steps_per_epoch,
@@ -266,6 +268,11 @@ class _Watch(keras.callbacks.Callback):
                 configuration=self.configuration,
             )
         self.report(epoch + 1)
+
+
+def _is_finite(model: Any) -> bool:
+    """Whether it has numbers for weights: a callback may have put them back."""
+    return all(np.isfinite(w).all() for w in model.get_weights())
 
 
 def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:

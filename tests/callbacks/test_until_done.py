@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from small import slow_but
 
 from keras_hybrid import (
     ExactBackup,
@@ -230,6 +231,37 @@ def test_the_better_weights_are_kept(monkeypatch, capsys):
     end = history["val_accuracy"][-1]
     assert "averaged weights of epoch 2 are better" in said
     assert f"(val_accuracy 1.5000, at the end {end:.4f})" in said
+
+
+@pytest.mark.parametrize("judge", slow_but({"loss"}, ["accuracy", "loss"]))
+def test_a_loss_that_is_lost_ends_it_with_the_average(judge, monkeypatch):
+    ends_at(monkeypatch, [0.5, 1.5, 1.5, 1.0])
+    model = new_model()
+    if judge == "loss":
+        losses = iter([0.5, 0.7, 0.7, 0.6])
+        monkeypatch.setattr(
+            averages, "validate", lambda model: {"loss": next(losses)}
+        )
+        model.compile(model.optimizer, model.loss)
+
+    def spoil(epoch, logs=None):
+        if epoch == 4:
+            model.weights[0].assign(model.weights[0] * np.nan)
+
+    best = {"accuracy": 2, "loss": 1}[judge]
+    spoiler = keras.callbacks.LambdaCallback(on_epoch_begin=spoil)
+    callback = TrainUntilDone(verbose=0)
+    with pytest.warns(UserWarning, match=f"epoch 5, .* of epoch {best}[.]"):
+        history = fit(model, callback, spoiler).history
+    assert model.optimizer.has_switched
+    assert len(history["loss"]) == 5
+    assert np.isnan(history["loss"][-1])
+    assert callback.done
+    for now, best in zip(
+        model.weights, callback.companion().best_weights, strict=True
+    ):
+        np.testing.assert_array_equal(now.numpy(), best)
+        assert np.isfinite(now.numpy()).all()
 
 
 def test_the_cooled_weights_are_kept_if_they_are_better(monkeypatch):
