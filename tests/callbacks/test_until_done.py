@@ -601,6 +601,7 @@ def test_it_says_who_interferes():
     )
 
 
+@pytest.mark.slow
 def test_early_stopping_that_waits_does_not_matter():
     model = new_model()
     early = keras.callbacks.EarlyStopping(

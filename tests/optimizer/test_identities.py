@@ -108,7 +108,6 @@ QUICK_ADAM = {
 QUICK_SGD = {
     ("plain", "eager"),
     ("accumulation", "eager"),
-    ("nesterov", "xla"),
     ("weight_decay", "fit"),
 }
 

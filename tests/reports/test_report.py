@@ -607,6 +607,7 @@ def test_hybrid_without_baseline_has_no_target(tmp_path):
     assert "no baseline, so no target" in page_of(runs, tmp_path)
 
 
+@pytest.mark.slow
 def test_cells_are_kept_apart(tmp_path):
     other = [
         dataclasses.replace(run, epochs=5, switch_step=None) for run in study()
