@@ -17,9 +17,9 @@ FOLDER = Path(__file__).parent.parent / "results" / "until-done"
 OURS = "until_done"
 
 
-def runs_of(kind, folder=FOLDER):
+def runs_of(kind):
     """The runs of the cells of a kind."""
-    runs, _ = load_runs(folder)
+    runs, _ = load_runs(FOLDER)
     return [r for r in runs if r.configuration["regime"].endswith(f"-{kind}")]
 
 

@@ -59,7 +59,7 @@ def main() -> None:
             print(path.name, flush=True)
     for kind in ("val_accuracy", "test_accuracy"):
         print(f"\nRegret in points of {kind}\n")
-        print(regret.briefly(of_cell, kind, list(regret.RULES)))
+        print(regret.briefly(of_cell, kind))
         print("\nBy cell: switch epoch / epochs trained\n")
         print(regret.markdown(of_cell, kind))
         watched = regret.watched(of_cell)

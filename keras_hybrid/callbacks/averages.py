@@ -9,6 +9,7 @@ later gains nothing more (Sanyal et al. 2023, arXiv:2306.03241; Hägele et al.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -101,8 +102,14 @@ def judge(metrics: Iterable[str]) -> str:
 
 
 def is_better(name: str, value: float, than: float) -> bool:
-    """Compares two values of `judge`'s metric; NaN is never better."""
-    return value < than if name == "loss" else value > than
+    """Compares two values of `judge`'s metric; any number is better than NaN.
+
+    What is not finite is never better.
+    """
+    if not math.isfinite(value):
+        return False
+    better = value < than if name == "loss" else value > than
+    return better or math.isnan(than)
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

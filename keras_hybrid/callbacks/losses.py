@@ -9,6 +9,12 @@ from typing import Any
 import keras
 
 
+def are_finite(logs: Mapping[str, Any]) -> bool:
+    """Whether the losses of an epoch, in training and validation, are."""
+    losses = [logs[name] for name in ("loss", "val_loss") if name in logs]
+    return all(map(math.isfinite, losses))
+
+
 class BatchLosses:
     """The loss of each batch, from logs that have the epoch's mean.
 

@@ -41,24 +41,13 @@ class Memory:
         """Takes the average's validation, and keeps the weights of the best."""
         self.judge = averages.judge(scores)
         value = float(scores[self.judge])
-        first = not self.best_weights and math.isfinite(value)
-        if first or averages.is_better(self.judge, value, self.best):
+        if averages.is_better(self.judge, value, self.best):
             self.best, self.best_epoch = value, self.epochs
             self.best_weights = [np.array(w) for w in self.average.values]
 
-    def is_better_than(self, value: float) -> bool:
-        """Whether the best average was better than a model with this score.
-
-        A score that is not a number is the worst.
-        """
-        if not self.best_weights:
-            return False
-        nothing = math.isnan(value)
-        return nothing or averages.is_better(self.judge, self.best, value)
-
     def gives_better(self, model: Any, score: float) -> bool:
         """Gives a model the best weights, if its own score is worse."""
-        if not self.is_better_than(score):
+        if not averages.is_better(self.judge, self.best, score):
             return False
         averages.assign(model.weights, self.best_weights)
         return True

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import averages, due, messages
+from keras_hybrid.callbacks import averages, due, losses, messages
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.callbacks.switch import SwitchCallback, has_cooled_down
@@ -266,7 +266,7 @@ class TrainUntilDone(SwitchCallback):
         memory, scores = self._memory, logs or {}
         if not memory.best_weights:
             return
-        if optimizer.has_switched and _is_lost(scores):
+        if optimizer.has_switched and not losses.are_finite(scores):
             messages.warn_of_divergence(epoch, memory.best_epoch)
             self.done = self._diverged = self.model.stop_training = True
             self._ended_with = math.nan
@@ -320,12 +320,6 @@ class TrainUntilDone(SwitchCallback):
             seconds = time.monotonic() - self._started
             text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
         self.say(f"{text}.")
-
-
-def _is_lost(logs: Mapping[str, Any]) -> bool:
-    """Whether a loss of the epoch is not finite."""
-    losses = [logs[name] for name in ("loss", "val_loss") if name in logs]
-    return not all(math.isfinite(loss) for loss in losses)
 
 
 def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:

@@ -81,7 +81,7 @@ def update(
     """
     packs = [[i] for i in range(len(layouts))]
     if keras.backend.backend() == "torch":
-        on_cpu = all(grad.device.type == "cpu" for grad in grads)
+        on_cpu = grads[0].device.type == "cpu"
         packs = packs_of(layouts, MOST_ON_CPU if on_cpu else MOST)
     for pack in packs:
         if len(pack) == 1:

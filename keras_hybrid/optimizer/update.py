@@ -175,18 +175,14 @@ class Update:
             i: int, variable: Any, grad: Tensor, settings: rules.Settings
         ) -> dict[str, Tensor]:
             own = [variable, *self._slots[i][1:]]
+            formula = self._choices.formula
             packs.update_one(
-                self._choices.formula,
-                "mixed",
-                settings,
-                grad,
-                own,
-                self._assign,
+                formula, "mixed", settings, grad, own, self._assign
             )
             if not self._choices.needs:
                 return {}
             return sums.of_variable(
-                self._choices.formula,
+                formula,
                 sorted(self._choices.needs),
                 settings,
                 grad,
@@ -326,10 +322,11 @@ class Update:
 
     def _switch_if_any(self, fires: Tensor, plan: Plan) -> None:
         """The switch where an update cannot hold a branch that assigns."""
-        if backends.number_now(ops.any(fires)) == 0:
+        any_fires = ops.any(fires)
+        if backends.number_now(any_fires) == 0:
             return
         found = ops.cond(
-            ops.any(fires),
+            any_fires,
             lambda: self._estimate(plan),
             lambda: estimates.none(self._state),
         )

@@ -270,7 +270,9 @@ def _where(
 
 
 def briefly(
-    of_cell: Mapping[str, Sequence[Curve]], kind: str, names: Sequence[str]
+    of_cell: Mapping[str, Sequence[Curve]],
+    kind: str,
+    rules: Mapping[str, Lands] = RULES,
 ) -> str:
     """A line a rule: what it loses over the cells."""
     lines = [
@@ -278,8 +280,8 @@ def briefly(
         "| epochs, of the ceiling |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for name in names:
-        found = brief(of_cell, kind, RULES[name])
+    for name, rule in rules.items():
+        found = brief(of_cell, kind, rule)
         lines.append(
             f"| {name} | {found.mean:.2f} | {found.median:.2f} "
             f"| {found.worst:.2f} | {100 * found.epochs:.0f} % |"

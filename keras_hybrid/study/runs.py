@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 
 from keras_hybrid._support import records
 from keras_hybrid._support.versions import versions
-from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks import losses, snapshot
 from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import datasets
@@ -253,9 +252,7 @@ class _Watch(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self._stop()
         logs["seconds"] = self.trained
-        if not (
-            math.isfinite(logs["loss"]) and math.isfinite(logs["val_loss"])
-        ):
+        if not losses.are_finite(logs):
             self.model.stop_training = self.diverged = True
             return
         for name, value in logs.items():

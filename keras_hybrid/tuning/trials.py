@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras_tuner.errors import FatalValueError
 
+from keras_hybrid.callbacks import losses
 from keras_hybrid.callbacks.models import build_once, hybrid_optimizer
 from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.plans import Plan
@@ -60,8 +61,7 @@ class Watch(SwitchCallback):
         for name, value in logs.items():
             if np.ndim(value) == 0:
                 self.past.setdefault(name, []).append(float(value))
-        losses = [logs[n] for n in ("loss", "val_loss") if n in logs]
-        if not all(map(math.isfinite, losses)):
+        if not losses.are_finite(logs):
             self.status = "diverged"
             self.model.stop_training = True
             return

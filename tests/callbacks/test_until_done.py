@@ -664,3 +664,22 @@ def test_bad_models():
             SwitchCallback(AtEpoch(2)),
             TrainUntilDone(),
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "than", "better"),
+    [
+        ("loss", 0.5, 0.6, True),
+        ("loss", 0.6, 0.5, False),
+        ("accuracy", 0.5, 0.6, False),
+        ("accuracy", 0.6, 0.5, True),
+        ("loss", 0.5, np.nan, True),
+        ("accuracy", 0.5, np.nan, True),
+        ("loss", 0.5, np.inf, True),
+        ("loss", np.nan, 0.5, False),
+        ("accuracy", np.nan, np.nan, False),
+        ("loss", np.inf, np.nan, False),
+    ],
+)
+def test_any_number_is_better_than_none(name, value, than, better):
+    assert averages.is_better(name, value, than) == better

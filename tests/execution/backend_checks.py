@@ -194,9 +194,8 @@ def test_variables_together_are_each_alone(name, monkeypatch):
     numbers = updated(name)
     by_layer = CASES[name].get("scope") == "layer"
     assert set(sizes) == ({2} if by_layer else {4})
-    monkeypatch.setattr(
-        packs, "MOST_ON_CPU", 15
-    )  # The first kernel stays alone.
+    # The first kernel stays alone.
+    monkeypatch.setattr(packs, "MOST_ON_CPU", 15)
     sizes.clear()
     np.testing.assert_array_equal(updated(name), numbers)
     assert set(sizes) == ({2} if by_layer else {3})

@@ -223,7 +223,8 @@ def test_over_cells_each_counts_alike():
         last = [x - points / 100 for x in last]
         return curve(seed=seed, val_accuracy=[*first, *last])
 
-    rule = regret.RULES["averaged loss, patience 3"]
+    name = "averaged loss, patience 3"
+    rule = regret.RULES[name]
     of_cell = {
         "a": [worse(0, 100), worse(2, 101)],
         "b": [worse(5, 101)],
@@ -231,8 +232,8 @@ def test_over_cells_each_counts_alike():
         "d": [worse(0, 100)],
     }
     lost = {
-        name: [regret.regret(c, rule, "val_accuracy")[1] for c in curves]
-        for name, curves in of_cell.items()
+        cell: [regret.regret(c, rule, "val_accuracy")[1] for c in found]
+        for cell, found in of_cell.items()
     }
     means = [np.mean(points) for points in lost.values()]
     found = regret.brief(of_cell, "val_accuracy", rule)
@@ -246,7 +247,7 @@ def test_over_cells_each_counts_alike():
         "b": [101],
         "c": [102],
     }
-    table = regret.briefly(fresh, "val_accuracy", ["averaged loss, patience 3"])
+    table = regret.briefly(fresh, "val_accuracy", {name: rule})
     middle = lost["b"][0]
     assert "mean of 3 cells" in table
     assert f"| {middle:.2f} | {lost['c'][0]:.2f} | 80 % |" in table
