@@ -32,7 +32,7 @@ def measure(cell, data, seed, epoch):
     optimizer = HybridOptimizer(LEARNING_RATE, cooldown=Cooldown(share=1.0))
     training = tails.Training(cell, data, seed, optimizer)
     for _ in range(epoch):
-        training.train_epoch()
+        training.train()
     return {
         "cell": cell.name,
         "seed": seed,

@@ -1,7 +1,7 @@
 """Where each trigger would have switched, and what that costs.
 
     nice -n 19 python benchmarks/regret.py [--cells mnist-under-fit,...]
-        [--seeds 100,101] [--watch] [--figure FILE] [--page FILE]
+        [--seeds 100,101] [--looks 1] [--watch] [--figure FILE] [--page FILE]
 
 A constant phase a cell and seed, Adam at 1e-3, and a cool-down (half of the
 epochs so far) from the ends of its epochs. The ceiling is twice the epochs that
@@ -10,6 +10,8 @@ the study's cosine gets. Writes one JSON a run in results/regret, which
 trained again. `--watch` adds to records that lack it when step triggers
 would have fired: their constant phase again. Prints the regret of each rule:
 the best point of the curve minus where it landed, in points of accuracy.
+`--looks 4` looks four times in an epoch, and counts in looks wherever it says
+epochs: for long epochs.
 `--figure docs/regret.svg` draws the curves into that file, and
 `--page regret.html` makes a page with every rule.
 """
@@ -31,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--cells", default=",".join(cells.CEILINGS))
     parser.add_argument("--seeds", default="100,101")
+    parser.add_argument("--looks", type=int, default=1)
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--figure", type=Path, default=None)
     parser.add_argument("--page", type=Path, default=None)
@@ -42,20 +45,22 @@ def main() -> None:
     of_cell: dict[str, list[curves.Curve]] = {}
     for name in options.cells.split(","):
         cell = cells.CEILINGS[name]
+        ceiling = 2 * cell.epochs * options.looks
+        if options.looks > 1:
+            cell = cell._replace(regime=f"{cell.regime}-looks{options.looks}")
         load = functools.cache(functools.partial(cell.load, options.data_dir))
         for seed in seeds:
-            path = options.output / f"{name}-seed{seed}.json"
+            path = options.output / f"{cell.name}-seed{seed}.json"
             if not records.exists(path):
-                ceiling = 2 * cell.epochs
-                latest = int(ceiling / (1 + curves.SHARE))
+                grid = curves.grid(int(ceiling / (1 + curves.SHARE)))
                 curves.measure(
-                    cell, load(), seed, ceiling, curves.grid(latest)
+                    *(cell, load(), seed, ceiling, grid), looks=options.looks
                 ).save(path)
             curve = curves.Curve.load(path)
             if options.watch and curve.fired.keys() != names:
                 curve = curves.watch_again(curve, cell, load())
                 curve.save(path)
-            of_cell.setdefault(name, []).append(curve)
+            of_cell.setdefault(cell.name, []).append(curve)
             print(path.name, flush=True)
     for kind in ("val_accuracy", "test_accuracy"):
         print(f"\nRegret in points of {kind}\n")

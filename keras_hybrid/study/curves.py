@@ -39,6 +39,9 @@ STEP_TRIGGERS: dict[str, Callable[[], StepTrigger]] = {
         1e-9, relative=False, patience=1, min_steps=2, against="gamma"
     ),
     "GradientSignalToNoise()": GradientSignalToNoise,
+    "GradientSignalToNoise from update 100 on": lambda: (
+        GradientSignalToNoise(min_steps=100)
+    ),
 }
 
 
@@ -123,14 +126,18 @@ def measure(
     ceiling: int,
     switches: Sequence[int],
     learning_rate: float = 1e-3,
+    looks: int = 1,
 ) -> Curve:
-    """Trains the constant phase, and a cool-down from each of `switches`."""
-    watch = _Watch(cell, data, seed, learning_rate)
+    """Trains the constant phase, and a cool-down from each of `switches`.
+
+    With more than one look in an epoch, its "epochs" are the looks.
+    """
+    watch = _Watch(cell, data, seed, learning_rate, looks)
     training = watch.training
     history: dict[str, list[float]] = {}
     ends: dict[str, list[float]] = {"val": [], "test": []}
     for epoch in range(1, max(switches) + 1):
-        logs = {**training.train_epoch(), **training.average()}
+        logs = {**training.train(), **training.average()}
         for name, value in logs.items():
             history.setdefault(name, []).append(value)
         if epoch in switches:
@@ -161,7 +168,7 @@ def watch_again(curve: Curve, cell: Cell, data: datasets.AnyData) -> Curve:
     """
     watch = _Watch(cell, data, curve.seed, curve.learning_rate)
     for epoch in range(max(curve.switches)):
-        for name, value in watch.training.train_epoch().items():
+        for name, value in watch.training.train().items():
             if value != curve.history[name][epoch]:
                 raise ValueError(
                     f"{curve.cell}, seed {curve.seed}: the constant phase is "
@@ -181,6 +188,7 @@ class _Watch:
         data: datasets.AnyData,
         seed: int,
         learning_rate: float,
+        looks: int = 1,
     ) -> None:
         self._watched = [tails.Noted(make()) for make in STEP_TRIGGERS.values()]
         optimizer = HybridOptimizer(
@@ -188,12 +196,12 @@ class _Watch:
             cooldown=Cooldown(share=SHARE),
             trigger=AnyStep(self._watched),
         )
-        self.training = tails.Training(cell, data, seed, optimizer)
+        self.training = tails.Training(cell, data, seed, optimizer, looks)
 
     def fired(self) -> dict[str, float | None]:
         """Returns after how many epochs each would have fired."""
         updates = tails.noted_updates(self.training.optimizer, self._watched)
-        steps = self.training.steps_per_epoch
+        steps = self.training.steps
         return {
             name: None if made is None else made / steps
             for name, made in zip(STEP_TRIGGERS, updates, strict=True)

@@ -24,7 +24,7 @@ _BATCH = 250
 
 
 class Training:
-    """A cell's training at a constant rate, an epoch at a time.
+    """A cell's training at a constant rate, from one look at it to the next.
 
     A tail leaves no trace in it: whatever it changed is put back.
 
@@ -33,6 +33,7 @@ class Training:
         data: Of the cell.
         seed: Of weights, order and dropout.
         optimizer: Unbuilt. Its cool-down is that of the tails.
+        looks: In an epoch; 1: at its end.
     """
 
     def __init__(
@@ -41,13 +42,13 @@ class Training:
         data: datasets.AnyData,
         seed: int,
         optimizer: HybridOptimizer,
+        looks: int = 1,
     ) -> None:
-        self.epochs = 0
+        self.updates = 0
         self.steps_per_epoch = data.sizes["train"] // cell.batch_size
+        self.steps = self.steps_per_epoch // looks
         trainer = protocol.Trainer(data, cell.architecture, cell.precision)
-        self.model = trainer.start(
-            (optimizer, None), seed, self.steps_per_epoch
-        )
+        self.model = trainer.start((optimizer, None), seed, self.steps)
         self.optimizer = optimizer
         self._data, self._seed = data, seed
         self._batch_size = cell.batch_size
@@ -58,30 +59,29 @@ class Training:
         self._splits = {k: split.cache() for k, split in self._splits.items()}
         self._average = averages.RunningAverage()
 
-    def _pipeline(self, epochs: int) -> Any:
-        """The batches of the next epochs."""
-        return datasets.training_pipeline(
-            self._data,
-            self._batch_size,
-            self._seed,
-            self.epochs,
-            self.epochs + epochs,
-        )[0]
+    def _pipeline(self, updates: int) -> Any:
+        """The batches of the next updates."""
+        epoch, made = divmod(self.updates, self.steps_per_epoch)
+        end = math.ceil((self.updates + updates) / self.steps_per_epoch)
+        batches, _ = datasets.training_pipeline(
+            self._data, self._batch_size, self._seed, epoch, end
+        )
+        return batches.skip(made).take(updates)
 
-    def train_epoch(self) -> dict[str, float]:
-        """Trains one; returns the metrics, on the validation split too."""
+    def train(self) -> dict[str, float]:
+        """Trains to the next look; returns what the look sees."""
         fitted = self.model.fit(
-            self._pipeline(1),
-            steps_per_epoch=self.steps_per_epoch,
+            self._pipeline(self.steps),
+            steps_per_epoch=self.steps,
             shuffle=False,
             verbose=0,
         )
-        self.epochs += 1
+        self.updates += self.steps
         logs = {name: float(v[-1]) for name, v in fitted.history.items()}
         return {**logs, **_prefixed("val_", self.scores("val"))}
 
     def average(self) -> dict[str, float]:
-        """Takes the epoch's end into the average; returns what that scores."""
+        """Takes the weights into the average; returns what that scores."""
         with averages.averaging(self.model, self._average):
             return {
                 **_prefixed("averaged_val_", self.scores("val")),
@@ -112,9 +112,8 @@ class Training:
         kept = averages.values_of(variables)
         optimizer.switch()
         length = (optimizer.cooldown_end or 0) - optimizer.updates_made
-        pipeline = self._pipeline(math.ceil(length / self.steps_per_epoch))
         self.model.fit(
-            pipeline.take(length).repeat(),
+            self._pipeline(length).repeat(),
             steps_per_epoch=length,
             shuffle=False,
             verbose=0,

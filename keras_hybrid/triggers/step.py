@@ -57,32 +57,50 @@ class AtStep(StepTrigger):
         return {"n": self.n}
 
 
-# A trend shows once the average has filled its window, and its past another.
+# Before, the averages of beta_2 are of the training's beginning.
 WINDOWS = 2
 
 
 class _Patient(StepTrigger):
     """A condition that must hold for `patience` updates in a row.
 
-    Not before update `first`; after `max_steps` it fires anyway. Both count
-    the updates that the trigger has seen, from 1: not those that
-    `skip_nonfinite` skipped, nor those before a `revert()`.
+    Not before update `min_steps`, None for two windows of beta_2; after
+    `max_steps` it fires anyway. Both count the updates that the trigger has
+    seen, from 1: not those that `skip_nonfinite` skipped, nor those before a
+    `revert()`.
     """
 
     def __init__(
-        self, patience: int, max_steps: int | None, lowest: int
+        self,
+        patience: int,
+        min_steps: int | None,
+        max_steps: int | None,
+        lowest: int,
     ) -> None:
         self.patience = checks.integer("patience", patience, low=1)
+        self.min_steps = (
+            None
+            if min_steps is None
+            else checks.integer("min_steps", min_steps, low=lowest)
+        )
         self.max_steps = (
             None
             if max_steps is None
-            else checks.integer("max_steps", max_steps, low=lowest)
+            else checks.integer(
+                "max_steps", max_steps, low=self.min_steps or lowest
+            )
         )
 
     def _patiently(
-        self, holds: Tensor, count: Tensor, updates: Tensor, first: int
+        self, holds: Tensor, count: Tensor, updates: Tensor, beta_2: float
     ) -> tuple[Tensor, Tensor]:
         count = ops.where(holds, count + 1, 0)
+        # Rounded: 1 - 0.999 is a little less than a thousandth.
+        first = (
+            round(WINDOWS / (1 - beta_2))
+            if self.min_steps is None
+            else self.min_steps
+        )
         fired = ops.logical_and(count >= self.patience, updates >= first)
         if self.max_steps is not None:
             fired = ops.logical_or(fired, updates >= self.max_steps)
@@ -163,12 +181,7 @@ class ProjectionConverged(_Patient):
         self.tolerance = checks.number("tolerance", tolerance, above=0)
         self.relative = checks.boolean("relative", relative)
         self.against = checks.choice("against", against, ("past", "gamma"))
-        self.min_steps = (
-            None
-            if min_steps is None
-            else checks.integer("min_steps", min_steps, low=2)
-        )
-        super().__init__(patience, max_steps, lowest=self.min_steps or 2)
+        super().__init__(patience, min_steps, max_steps, lowest=2)
 
     def init(self, groups: int) -> list[np.ndarray]:
         """Returns lambda, the updates in a row, all updates: zeros.
@@ -206,13 +219,7 @@ class ProjectionConverged(_Patient):
         holds = ops.logical_and(exists, ops.abs(corrected - other) < limit)
         # k = 1: equal by definition.
         holds = ops.logical_and(holds, updates > 1)
-        # Rounded: 1 - 0.999 is a little less than a thousandth.
-        first = (
-            round(WINDOWS / (1 - signals.beta_2))
-            if self.min_steps is None
-            else self.min_steps
-        )
-        fired, count = self._patiently(holds, count, updates, first)
+        fired, count = self._patiently(holds, count, updates, signals.beta_2)
         return fired, [average, count, updates, *slow]
 
     def get_config(self) -> dict[str, Any]:
@@ -249,15 +256,19 @@ class GradientSignalToNoise(_Patient):
     and the condition is signal-to-noise < threshold. With beta_1 = 0 the first
     moment is the gradient, which says nothing: it fires at `min_steps`.
 
-    The default threshold is for large batches. Of 64 or 128 images the gradient
-    was below it from the start in five small image sets, so that it fired at
-    `min_steps`, which lost up to 2.9 points (`benchmarks/regret.py`).
+    The default threshold is for large batches. Of 16 to 128 images or lines of
+    words the gradient was below it by update 100 in ten of ten small cells:
+    there `min_steps` decides alone (`benchmarks/regret.py`).
 
     Args:
         threshold: Positive float, default 0.01: the ratio of the squared mean
             gradient to its variance. Larger batches have larger ratios.
         patience: Integer of at least 1, default 10: updates in a row.
-        min_steps: Integer of at least 1, default 100.
+        min_steps: Integer of at least 1: no switch before so many updates.
+            None (default): two windows, 2 / (1 - beta_2), 2,000 with Adam's
+            beta_2. Before, v_hat still remembers the large gradients of the
+            beginning, and takes their decrease for noise. A training of fewer
+            updates is not switched by it.
         max_steps: Integer of at least `min_steps`, or None (default): switch
             after so many updates anyway.
 
@@ -282,12 +293,11 @@ class GradientSignalToNoise(_Patient):
         self,
         threshold: float = 0.01,
         patience: int = 10,
-        min_steps: int = 100,
+        min_steps: int | None = None,
         max_steps: int | None = None,
     ) -> None:
         self.threshold = checks.number("threshold", threshold, above=0)
-        self.min_steps = checks.integer("min_steps", min_steps, low=1)
-        super().__init__(patience, max_steps, lowest=self.min_steps)
+        super().__init__(patience, min_steps, max_steps, lowest=1)
 
     def init(self, groups: int) -> list[np.ndarray]:
         """Returns the updates in a row and all updates: zeros."""
@@ -304,7 +314,7 @@ class GradientSignalToNoise(_Patient):
         holds = signal - noise_floor * total < self.threshold * (total - signal)
         count, updates = state
         updates = updates + 1
-        fired, count = self._patiently(holds, count, updates, self.min_steps)
+        fired, count = self._patiently(holds, count, updates, signals.beta_2)
         return fired, [count, updates]
 
     def get_config(self) -> dict[str, Any]:

@@ -162,7 +162,7 @@ def test_a_record_is_watched_again(monkeypatch):
 def test_tails_leave_no_trace_and_last_their_share():
     optimizer = HybridOptimizer(cooldown=Cooldown(share=0.5))
     training = tails.Training(TINY, tiny_data(), 0, optimizer)
-    training.train_epoch()
+    training.train()
     before = training.scores("val")
     weights = training.model.get_weights()
     ends = [training.tail(Cooldown("linear", share=s)) for s in (0.5, 1, 0.5)]
@@ -172,6 +172,26 @@ def test_tails_leave_no_trace_and_last_their_share():
         np.testing.assert_array_equal(now, then)
     assert optimizer.switch_step is None
     assert optimizer.updates_made == 6
+
+
+@pytest.mark.slow
+def test_looks_within_an_epoch_see_the_same_training():
+    def trained(looks):
+        optimizer = HybridOptimizer(cooldown=Cooldown(share=0.5))
+        training = tails.Training(TINY, tiny_data(), 0, optimizer, looks)
+        for _ in range(2 * looks):
+            seen = training.train()
+        assert training.updates == optimizer.updates_made == 12
+        ends = training.tail()
+        weights = training.model.get_weights()
+        return weights, ends, {k: v for k, v in seen.items() if "val" in k}
+
+    weights, *rest = trained(1)
+    for looks in (2, 3):
+        other, *others = trained(looks)
+        assert others == rest
+        for now, then in zip(other, weights, strict=True):
+            np.testing.assert_array_equal(now, then)
 
 
 def test_a_noted_trigger_tells_its_first_update_and_never_fires():

@@ -359,6 +359,14 @@ def test_signal_to_noise_of_zero_gradients_does_not_fire():
     assert fires(trigger, sequence) == [False] * 3
 
 
+def test_by_default_signal_to_noise_waits_for_two_windows():
+    trigger = GradientSignalToNoise(patience=1)
+    window = round(1 / (1 - BETA_2))
+    sequence = [{"moment_square": [0.0]}] * 3 * window
+    fired = fires(trigger, sequence)
+    assert fired == [k >= 2 * window for k in range(1, 3 * window + 1)]
+
+
 def test_signal_to_noise_max_steps():
     trigger = GradientSignalToNoise(0.01, patience=1, min_steps=1, max_steps=2)
     sequence = [{"moment_square": [9.0]}] * 3
