@@ -5,8 +5,9 @@
 
 A constant phase a cell and seed, Adam at 1e-3, and from the end of one epoch
 a tail for each curve and each share of the epochs so far. Writes one JSON a run
-in results/cooldowns; what is there is not trained again. Prints the final
-accuracies, and their mean over the runs.
+in results/cooldowns, which `keras-hybrid pack results/cooldowns` puts into its
+table; what is in either is not trained again. Prints the final accuracies, and
+their mean over the runs.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import statistics
 from pathlib import Path
 
 from keras_hybrid import HybridOptimizer
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid._support.versions import versions
 from keras_hybrid.study import cells, tails
 from keras_hybrid.transitions import COOLDOWN_CURVES, Cooldown
@@ -51,12 +52,12 @@ def measure(cell, data, seed, epoch):
     }
 
 
-def table(records, kind):
+def table(every, kind):
     """A line a curve and run, then a curve's mean; a column a share."""
     lines = [["run", "curve", *(f"share {share:g}" for share in SHARES)]]
     lines.append(["---"] * len(lines[0]))
     of_curve = {curve: [] for curve in COOLDOWN_CURVES}
-    for record in records:
+    for record in every:
         found = {
             (tail["curve"], tail["share"]): 100 * tail["accuracy"][kind]
             for tail in record["tails"]
@@ -81,20 +82,20 @@ def main() -> None:
     parser.add_argument("--data-dir", default=None)
     parser.add_argument("--output", type=Path, default=FOLDER)
     options = parser.parse_args()
-    records = []
+    found = []
     for name in options.cells.split(","):
         cell = cells.CEILINGS[name]
         for seed in map(int, options.seeds.split(",")):
             path = options.output / f"{name}-epoch{options.epoch}-seed{seed}"
             path = path.with_suffix(".json")
-            if not path.exists():
+            if not records.exists(path):
                 data = cell.load(options.data_dir)
                 record = measure(cell, data, seed, options.epoch)
                 files.write_json(path, {"format": FORMAT, **record})
-            records.append(files.read_json(path, FORMAT, "cool-down record"))
+            found.append(records.read(path, FORMAT, "cool-down record"))
             print(path.name, flush=True)
     for kind in ("val", "test"):
-        print(f"\nFinal accuracy, {kind}, %\n\n{table(records, kind)}")
+        print(f"\nFinal accuracy, {kind}, %\n\n{table(found, kind)}")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ TABLES = {
     "trainings": {"plan", "hyperparameters", "history"},
     "trials": {"trial_id", "hyperparameters", "metrics"},
     "tails": {"tail", "history", "training_loss"},
+    "cooldowns": {"cell", "before", "tails"},
 }
 # How far below its table a path may be: NAME/references/adam/seed-0.json.
 _LEVELS = 4

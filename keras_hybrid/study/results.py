@@ -133,8 +133,9 @@ def load_table(folder: Path | str, table: str = "runs") -> pandas.DataFrame:
         folder: That of a comparison, a study or a search.
         table: "runs" (default; those that tuned a learning rate have
             `configuration.is_tuning`), "traces", "curves" (of regret),
-            "trainings" or "trials" (both of searches), or "tails" (of
-            `benchmarks/transformer.py`).
+            "trainings" or "trials" (both of searches), "tails" (of
+            `benchmarks/transformer.py`) or "cooldowns" (of
+            `benchmarks/cooldowns.py`).
 
     Raises:
         ValueError: If `table` is none of these, or there is no such record.
