@@ -32,9 +32,10 @@ class TrainUntilDone(SwitchCallback):
     1. Adam at a constant learning rate, until the trigger fires. By default,
        with validation data: the average of the weights,
        A <- A + (w - A) 9 / (e + 8) at the end of epoch e, is validated too
-       (`averaged_val_loss` and so on, in the logs), and the trigger fires where
-       its loss has not been at a new best for 3 epochs: the average shows today
-       what a cool-down would give. Without validation data: where the training
+       (`averaged_val_loss` and so on, in the logs; NaN behind the switch, where
+       there is no average), and the trigger fires where its loss has not been
+       at a new best for 3 epochs: the average shows today what a cool-down
+       would give. Without validation data: where the training
        loss has no falling trend over the last half of the epochs
        (`triggers.Slope("loss")`).
     2. The switch, and a cool-down of `share` of the updates so far, counted in
