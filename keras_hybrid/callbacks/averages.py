@@ -75,13 +75,18 @@ def averaging(model: Any, average: RunningAverage) -> Iterator[None]:
         yield
 
 
+def can_validate(model: Any) -> bool:
+    """Whether the `fit` that runs has validated yet."""
+    return getattr(model, "_eval_epoch_iterator", None) is not None
+
+
 def validate(model: Any) -> dict[str, float]:
     """Returns the metrics on the validation data of the `fit` that runs.
 
     Raises:
-        RuntimeError: If this `fit` has not validated yet.
+        RuntimeError: If it has not validated yet.
     """
-    if getattr(model, "_eval_epoch_iterator", None) is None:
+    if not can_validate(model):
         raise RuntimeError("`fit` has not validated yet")
     # Keras' own way to evaluate on what it has cached.
     return model.evaluate(
@@ -93,12 +98,15 @@ def judge(metrics: Iterable[str]) -> str:
     """Returns the metric by which weights are chosen: an accuracy, or the loss.
 
     The loss of a classifier is a bad judge of its weights: as it fits its data
-    ever better, the loss rises while the accuracy does too.
+    ever better, the loss rises while the accuracy does too. Of several outputs
+    (each has a loss of its own) no accuracy speaks for all. One of the best k
+    counts where there is no other.
     """
-    for name in metrics:
-        if name.endswith(("accuracy", "acc")):
-            return name
-    return "loss"
+    names = list(metrics)
+    found = [name for name in names if name.endswith(("accuracy", "acc"))]
+    if not found or any(name.endswith("_loss") for name in names):
+        return "loss"
+    return min(found, key=lambda name: "top" in name)
 
 
 def is_better(name: str, value: float, than: float) -> bool:

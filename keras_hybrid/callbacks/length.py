@@ -25,6 +25,7 @@ class LengthCallback(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._horizon: Horizon | None = None
+        self._batches_at_start: int | None = None
 
     def training_end(self, optimizer: HybridOptimizer) -> float:
         """Updates at the end of the training; `math.inf`: not known yet."""
@@ -44,6 +45,11 @@ class LengthCallback(keras.callbacks.Callback):
         """Takes the model and builds its optimizer."""
         super().set_model(model)
         build_optimizer(model)
+        self._batches_at_start = hybrid_optimizer(model).batches_seen
+
+    def is_restored(self, optimizer: HybridOptimizer) -> bool:
+        """Whether a file was restored since this `fit` was given the model."""
+        return self._batches_at_start != optimizer.batches_seen
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
@@ -59,6 +65,8 @@ class LengthCallback(keras.callbacks.Callback):
     def _tell_end(self) -> None:
         optimizer = hybrid_optimizer(self.model)
         end = self.training_end(optimizer)
+        if self.horizon.steps is None and self.is_restored(optimizer):
+            return  # The file knows it.
         if end != self.horizon.told:
             optimizer.training_steps = end
             self.horizon.told = end

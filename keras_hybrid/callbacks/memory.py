@@ -45,6 +45,26 @@ class Memory:
             self.best, self.best_epoch = value, self.epochs
             self.best_weights = [np.array(w) for w in self.average.values]
 
+    def score(self, model: Any, logs: Mapping[str, Any]) -> float | None:
+        """Returns the model's own score at an epoch's end, None if unknown."""
+        name = f"val_{self.judge}"
+        if name in logs:
+            return float(logs[name])
+        if not averages.can_validate(model):  # `validation_freq`, resumed.
+            return None
+        return float(averages.validate(model)[self.judge])
+
+    def is_in(self, model: Any) -> bool:
+        """Whether the model has the best weights."""
+        return all(
+            np.array_equal(own, best, equal_nan=True)
+            for own, best in zip(
+                averages.values_of(model.weights),
+                self.best_weights,
+                strict=True,
+            )
+        )
+
     def gives_better(self, model: Any, score: float) -> bool:
         """Gives a model the best weights, if its own score is worse."""
         if not averages.is_better(self.judge, self.best, score):

@@ -7,15 +7,26 @@ import warnings
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.optimizer import HybridOptimizer
 
+# The rate is the cool-down's last, so another `fit` alone learns nothing.
+GO_ON = (
+    "To train on, `fit` with TrainUntilDone again or call `optimizer.restart()`"
+    " before."
+)
+
 
 def plan(optimizer: HybridOptimizer, steps_per_epoch: int | None) -> str:
     """Says where the switch was and when the cool-down will end."""
     switched_at, end = optimizer.switch_step, optimizer.cooldown_end
     if switched_at is None or end is None:
         return "Switched."
+    begins = (
+        f"Switched to SGD at update {switched_at}"
+        if optimizer.transition.end
+        else f"Adam goes on from update {switched_at}"
+    )
     text = (
-        f"Switched to SGD at update {switched_at}; the learning rate cools "
-        f"down over {end - switched_at} updates"
+        f"{begins}; the learning rate cools down over {end - switched_at} "
+        "updates"
     )
     if steps_per_epoch is None:
         return f"{text}."
@@ -68,6 +79,27 @@ def warn_of_divergence(epoch: int, best_epoch: int) -> None:
         "lost: compile the model again before another `fit`. DivergenceGuard() "
         "beside it goes back to the last good update instead, and goes on with "
         "smaller steps.",
+        stacklevel=2,
+    )
+
+
+def warn_of_no_validation(epoch: int) -> None:
+    """Warns that what the training ends with was not compared."""
+    warnings.warn(
+        f"The training ended with epoch {epoch + 1}, and this `fit` has not "
+        "validated since it was resumed (`validation_freq`): the model keeps "
+        "the weights that the cool-down ended with, without a comparison with "
+        "the averaged ones.",
+        stacklevel=2,
+    )
+
+
+def warn_of_other_weights(epoch: int) -> None:
+    """Warns that the averaged weights are in the model no more."""
+    warnings.warn(
+        "Another callback (EarlyStopping(restore_best_weights=True)?) has put "
+        "weights of its own into the model, in place of the averaged weights "
+        f"of epoch {epoch} that TrainUntilDone gave it: leave the other out.",
         stacklevel=2,
     )
 

@@ -90,9 +90,7 @@ class SwitchCallback(EpochEndCallback):
             )
         self._reported: bool | None = None
         self._earlier_epochs = 0
-        self._warned = False
-        self._batches_at_start: int | None = None
-        self._fired = False
+        self._warned = self._fired = False
         # Of the epoch that runs: found where a file was written at its end.
         self._early: looks.Look | None = None
         self._further: Mapping[str, Any] | None = None
@@ -161,17 +159,13 @@ class SwitchCallback(EpochEndCallback):
         """Says that the optimizer has switched in epoch `epoch`, from 0."""
         cause: Any = self.trigger if self._fired else optimizer.trigger
         by = "optimizer.switch()" if cause is None else repr(cause)
+        to_sgd = " to SGD" if optimizer.transition.end else " (Adam goes on)"
         self.say(
-            f"Epoch {epoch + 1}: switched to SGD at update "
+            f"Epoch {epoch + 1}: switched{to_sgd} at update "
             f"{optimizer.switch_step} by {by}, {_phase_text(optimizer)}."
         )
 
     # ---- In `fit` -----------------------------------------------------------
-
-    def set_model(self, model: Any) -> None:
-        """Takes the model and builds its optimizer."""
-        super().set_model(model)
-        self._batches_at_start = hybrid_optimizer(model).batches_seen
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
@@ -217,10 +211,6 @@ class SwitchCallback(EpochEndCallback):
         ):
             self._earlier_epochs = max(int(watched) - epoch, 0)
         looks.check_restored(self.trigger, optimizer, epoch, restored)
-
-    def is_restored(self, optimizer: HybridOptimizer) -> bool:
-        """Whether a file was restored since this `fit` was given the model."""
-        return self._batches_at_start != optimizer.batches_seen
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Logs the phase, asks the trigger, switches."""
@@ -291,6 +281,17 @@ class SwitchCallback(EpochEndCallback):
         except (KeyError, ValueError):
             return False  # It needs another callback's; `on_epoch_end` tells.
         self._act(optimizer, self._early)
+        return True
+
+    def look_again(self) -> bool:
+        """Takes back a look from before the validation, if it did not hold."""
+        found = self._early
+        if found is not None and found.holds:
+            return False
+        if found is not None:
+            optimizer = hybrid_optimizer(self.model)
+            optimizer.state.epoch_trigger.assign(found.before)
+        self._early = self._further = None
         return True
 
     def _act(self, optimizer: HybridOptimizer, found: looks.Look) -> None:

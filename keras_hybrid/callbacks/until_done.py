@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import averages, due, losses, messages
+from keras_hybrid.callbacks import due, losses, messages
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.callbacks.rates import RateWatch
 from keras_hybrid.callbacks.switch import SwitchCallback, has_cooled_down
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.transitions import Cooldown
@@ -35,9 +36,8 @@ class TrainUntilDone(SwitchCallback):
        (`averaged_val_loss` and so on, in the logs; NaN behind the switch, where
        there is no average), and the trigger fires where its loss has not been
        at a new best for 3 epochs: the average shows today what a cool-down
-       would give. Without validation data: where the training
-       loss has no falling trend over the last half of the epochs
-       (`triggers.Slope("loss")`).
+       would give. Without validation data (`triggers.Slope("loss")`): where the
+       training loss has no falling trend over the last half of the epochs.
     2. The switch, and a cool-down of `share` of the updates so far, counted in
        updates that are really made. If the trigger has not fired in time, the
        switch comes where the cool-down still fits into `epochs`.
@@ -46,7 +46,8 @@ class TrainUntilDone(SwitchCallback):
        those that the cool-down ends with, the model gets these: as it cools
        down it may learn wrong labels by heart. Where the loss of an epoch
        behind the switch is not finite, the training ends with them at once.
-    4. The next `fit` begins anew at the constant rate.
+    4. The next `fit` with this callback begins anew at the constant rate; one
+       without it needs `optimizer.restart()` before, as the rate is 0 now.
 
     What looks at the average (the default, or a trigger of your own on a metric
     that begins with `averaged_`) takes one more validation an epoch of the
@@ -115,10 +116,9 @@ class TrainUntilDone(SwitchCallback):
         self._memory = Memory()
         self._of: HybridOptimizer | None = None
         self._next_look = 0
-        self._piece = self._validated = self._forced = self._interferes = False
-        self._diverged = False
-        self._rate: float | None = None
-        self._ended_with: float | None = None
+        self._piece = self._validated = self._forced = False
+        self._diverged = self._gave = False
+        self._rates = RateWatch()
 
     # ---- Before the first batch ---------------------------------------------
 
@@ -159,8 +159,9 @@ class TrainUntilDone(SwitchCallback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins a `fit`."""
         super().on_train_begin(logs)
-        self._validated = self._forced = self._interferes = self.done = False
-        self._rate, self._ended_with, self._diverged = None, None, False
+        self._validated = self._forced = self.done = False
+        self._diverged = self._gave = False
+        self._rates = RateWatch()
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         if self.params.get("steps") is None and self.params["epochs"] < 2:
@@ -180,8 +181,12 @@ class TrainUntilDone(SwitchCallback):
         restored = self.is_restored(optimizer)
         self._first_epoch = epoch
         self._piece = self.params["epochs"] - epoch == 1 and not restored
-        if not restored and self.has_trained(optimizer):
+        averages_it = self._chooses or _monitors_average(self.trigger)
+        if not averages_it or not restored and self.has_trained(optimizer):
             self._memory.forget()
+        # A training that goes on has validated if it has averaged.
+        goes_on = restored or self._piece or epoch > 0
+        self._validated = goes_on and self._memory.epochs > 0
         super().begin(optimizer, epoch)
         if self._piece and self._memory.epochs == 0:
             self.say(
@@ -251,31 +256,28 @@ class TrainUntilDone(SwitchCallback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Asks the trigger, and looks who else changes the learning rate."""
         super().on_epoch_end(epoch, logs)
-        rate = logs["learning_rate"] if logs else None
-        if (
-            not self._interferes
-            and self._rate is not None
-            and rate is not None
-            and rate < self._rate
-        ):
-            messages.warn_of_other_rate(self._rate, rate, epoch)
-            self._interferes = True
-        if rate is not None and not self._interferes:
-            self._rate = rate
+        if logs:
+            self._rates.see(epoch, logs["learning_rate"])
         self._last_epoch = epoch
         optimizer = hybrid_optimizer(self.model)
-        memory, scores = self._memory, logs or {}
-        if not memory.best_weights:
+        if not (self._validated and self._memory.best_weights):
             return
-        if optimizer.has_switched and not losses.are_finite(scores):
-            messages.warn_of_divergence(epoch, memory.best_epoch)
+        if optimizer.has_switched and not losses.are_finite(logs or {}):
+            messages.warn_of_divergence(epoch, self._memory.best_epoch)
             self.done = self._diverged = self.model.stop_training = True
-            self._ended_with = math.nan
+            self._choose(math.nan)
         elif has_cooled_down(optimizer):
-            name = f"val_{memory.judge}"
-            if name not in scores:  # `validation_freq`.
-                scores = {name: averages.validate(self.model)[memory.judge]}
-            self._ended_with = float(scores[name])
+            score = self._memory.score(self.model, logs or {})
+            if score is None:
+                messages.warn_of_no_validation(epoch)
+            else:
+                self._choose(score)
+
+    def _choose(self, score: float) -> None:
+        """Gives the model the averaged weights if they are the better ones."""
+        self._gave = self._memory.gives_better(self.model, score)
+        if self._gave:
+            self.say(messages.better(self._memory, score))
 
     def announce(self, optimizer: HybridOptimizer, epoch: int) -> None:
         """Says when it switched, why, and when it will end."""
@@ -306,9 +308,8 @@ class TrainUntilDone(SwitchCallback):
             optimizer.accompany(companion=self._memory)
             return
         self.done = self.done or has_cooled_down(optimizer)
-        score = self._ended_with
-        if score is not None and self._memory.gives_better(self.model, score):
-            self.say(messages.better(self._memory, score))
+        if self._gave and not self._memory.is_in(self.model):
+            messages.warn_of_other_weights(self._memory.best_epoch)
         if self._diverged:
             return
         ran, ceiling = self._last_epoch + 1, self.params["epochs"]
@@ -320,7 +321,7 @@ class TrainUntilDone(SwitchCallback):
         if not self._piece and ceiling > ran:
             seconds = time.monotonic() - self._started
             text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
-        self.say(f"{text}.")
+        self.say(f"{text}. {messages.GO_ON}")
 
 
 def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -34,13 +34,28 @@ def is_entry(name: str) -> bool:
     return name.startswith(_PREFIX)
 
 
-def give_back(companion: Companion | None, stored: Mapping[str, Any]) -> None:
+def give_back(
+    companion: Companion | None, entries: Mapping[str, np.ndarray]
+) -> None:
     """Gives a companion, if there is one, what a file has of it."""
     if companion is not None:
         companion.set_state(
-            {
-                name.removeprefix(_PREFIX): np.array(array)
-                for name, array in stored.items()
-                if is_entry(name)
-            }
+            {name.removeprefix(_PREFIX): x for name, x in entries.items()}
         )
+
+
+class Unclaimed:
+    """What a file had of a companion, read before there was one.
+
+    Args:
+        entries: By their names in the file.
+        batches: That the optimizer had seen: after another they are outdated.
+    """
+
+    def __init__(self, entries: dict[str, np.ndarray], batches: int) -> None:
+        self._entries = entries
+        self._batches = batches
+
+    def entries(self, batches: int) -> dict[str, np.ndarray]:
+        """Returns them; none if the optimizer has seen batches since."""
+        return self._entries if batches == self._batches else {}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_hybrid.execution import backends
 from keras_hybrid.optimizer import companions, copies
@@ -27,6 +28,7 @@ class KeptOptimizer(keras.optimizers.Optimizer):
         # Those of the callback that runs.
         self._before_saving: Callable[[], None] | None = None
         self._companion: Companion | None = None
+        self._unclaimed: companions.Unclaimed | None = None
 
     # ---- What a subclass may say --------------------------------------------
 
@@ -63,11 +65,17 @@ class KeptOptimizer(keras.optimizers.Optimizer):
 
         Args:
             before_saving: Called before the state is written to a file.
-            companion: What is written beside the state and given back with it;
-                files without it, and optimizers without one, do without.
+            companion: What is written beside the state and given back with it,
+                also if the file was read before (`load_model`) and no update
+                made since; files without it do without.
         """
         self._before_saving = before_saving
         self._companion = companion
+        if companion is not None and self._unclaimed is not None:
+            entries = self._unclaimed.entries(self._batches())
+            if entries:
+                companions.give_back(companion, entries)
+            self._unclaimed = None
 
     @property
     def companion(self) -> Companion | None:
@@ -79,7 +87,10 @@ class KeptOptimizer(keras.optimizers.Optimizer):
         if self._before_saving is not None:
             self._before_saving()
         super().save_own_variables(store)
-        for name, array in companions.entries_of(self._companion).items():
+        entries = companions.entries_of(self._companion)
+        if self._unclaimed is not None:
+            entries = self._unclaimed.entries(self._batches())
+        for name, array in entries.items():
             store[name] = array
 
     def load_own_variables(self, store: Any) -> None:
@@ -88,7 +99,20 @@ class KeptOptimizer(keras.optimizers.Optimizer):
         super().load_own_variables(
             {k: v for k, v in stored.items() if not companions.is_entry(k)}
         )
-        companions.give_back(self._companion, stored)
+        entries = {
+            name: np.array(array)
+            for name, array in stored.items()
+            if companions.is_entry(name)
+        }
+        companions.give_back(self._companion, entries)
+        self._unclaimed = (
+            companions.Unclaimed(entries, self._batches())
+            if entries and self._companion is None and self.has_state()
+            else None
+        )
+
+    def _batches(self) -> int:
+        return int(backends.read(self._iterations))
 
     # ---- Copies -------------------------------------------------------------
 

@@ -39,8 +39,8 @@ STEP_TRIGGERS: dict[str, Callable[[], StepTrigger]] = {
         1e-9, relative=False, patience=1, min_steps=2, against="gamma"
     ),
     "GradientSignalToNoise()": GradientSignalToNoise,
-    "GradientSignalToNoise from update 100 on": lambda: (
-        GradientSignalToNoise(min_steps=100)
+    "GradientSignalToNoise from update 100 on": lambda: GradientSignalToNoise(
+        min_steps=100
     ),
 }
 

@@ -8,9 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from small import slow_but
+from small_fits import (
+    BATCH,
+    STEPS,
+    VALIDATION,
+    Kill,
+    X,
+    Y,
+    assert_same,
+    backup,
+    fit,
+    new_model,
+)
 
 from keras_hybrid import (
-    ExactBackup,
     HybridOptimizer,
     SwitchCallback,
     TrainUntilDone,
@@ -19,60 +30,7 @@ from keras_hybrid.callbacks import averages
 from keras_hybrid.transitions import Cooldown, Hard
 from keras_hybrid.triggers import AtEpoch, AtStep, MetricReached, Plateau, Slope
 
-rng = np.random.default_rng(0)
-X = rng.normal(size=(48, 5)).astype("float32")
-Y = (X[:, :1] - X[:, 1:2] > rng.normal(size=(48, 1))).astype("float32")
-VALIDATION = (X[32:], Y[32:])
-X, Y = X[:32], Y[:32]
-BATCH = 4
-STEPS = len(X) // BATCH
 NEVER = MetricReached("loss", -1.0)
-
-
-def new_model(*layers, steps_per_execution=1, rate=0.05, **options):
-    keras.utils.set_random_seed(1)
-    model = keras.Sequential(
-        [
-            keras.Input((5,)),
-            keras.layers.Dense(8, activation="tanh"),
-            *layers,
-            keras.layers.Dense(1),
-        ]
-    )
-    model.compile(
-        HybridOptimizer(rate, **{"jit_compile": False, **options}),
-        keras.losses.BinaryCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        steps_per_execution=steps_per_execution,
-    )
-    return model
-
-
-def fit(model, *callbacks, epochs=30, data=None, **options):
-    options = {"validation_data": VALIDATION, **options}
-    data = (X, Y) if data is None else data
-    arguments = {"x": data}
-    if isinstance(data, tuple):
-        arguments = {"x": data[0], "y": data[1], "batch_size": BATCH}
-    return model.fit(
-        **arguments,
-        epochs=epochs,
-        callbacks=list(callbacks),
-        shuffle=False,
-        verbose=0,
-        **options,
-    )
-
-
-def values(model):
-    return [v.numpy() for v in [*model.weights, *model.optimizer.variables]]
-
-
-def assert_same(model, other, but=()):
-    variables = [*model.weights, *model.optimizer.variables]
-    for v, a, b in zip(variables, values(model), values(other), strict=True):
-        if v.path.split("/")[-1] not in but:
-            np.testing.assert_array_equal(a, b, err_msg=v.path)
 
 
 class Factors(keras.callbacks.Callback):
@@ -281,27 +239,15 @@ def test_the_judge_is_an_accuracy_or_the_loss():
         "binary_accuracy"
     )
     assert averages.judge(["loss", "mae"]) == "loss"
+    assert averages.judge(["top_5_acc", "loss", "accuracy"]) == "accuracy"
+    assert averages.judge(["loss", "top_k_accuracy"]) == "top_k_accuracy"
+    # Of two outputs no accuracy speaks for both.
+    two = ["kind_accuracy", "kind_loss", "loss", "price_loss"]
+    assert averages.judge(two) == "loss"
     assert averages.is_better("accuracy", 0.9, 0.8)
     assert averages.is_better("loss", 0.8, 0.9)
     assert not averages.is_better("loss", float("nan"), 0.9)
     assert not averages.is_better("loss", 0.9, 0.9)
-
-
-class Kill(keras.callbacks.Callback):
-    def __init__(self, batch):
-        super().__init__()
-        self.left = batch
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
-def backup(kind, folder):
-    if kind == "exact":
-        return ExactBackup(folder / "backup.npz")
-    return keras.callbacks.BackupAndRestore(str(folder / "backup"))
 
 
 # Which backup, whether it comes first, and where the kill is as a fraction of
@@ -567,10 +513,13 @@ def test_without_a_stop_the_cooldown_lasts():
     assert callback.done
 
 
-def test_adam_alone_may_cool_down():
+def test_adam_alone_may_cool_down(capsys):
     model = new_model(transition=Hard(0.0))
-    callback = TrainUntilDone(AtEpoch(2), verbose=0)
+    callback = TrainUntilDone(AtEpoch(2))
     fit(model, callback)
+    said = capsys.readouterr().out
+    assert f"Adam goes on from update {2 * STEPS}" in said
+    assert "SGD" not in said
     assert callback.done
     assert model.optimizer.sgd_fraction == 0
 
