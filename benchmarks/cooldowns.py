@@ -6,8 +6,8 @@
 A constant phase a cell and seed, Adam at 1e-3, and from the end of one epoch
 a tail for each curve and each share of the epochs so far. Writes one JSON a run
 in results/cooldowns, which `keras-hybrid pack results/cooldowns` puts into its
-table; what is in either is not trained again. Prints the final accuracies, and
-their mean over the runs.
+table; what is in either is not trained again. Prints the mean final accuracies
+of each cell, and of all.
 """
 
 import argparse
@@ -53,24 +53,32 @@ def measure(cell, data, seed, epoch):
 
 
 def table(every, kind):
-    """A line a curve and run, then a curve's mean; a column a share."""
-    lines = [["run", "curve", *(f"share {share:g}" for share in SHARES)]]
+    """A line a curve and cell, the mean of its runs; a column a share."""
+    lines = [["cell", "curve", *(f"share {share:g}" for share in SHARES)]]
     lines.append(["---"] * len(lines[0]))
-    of_curve = {curve: [] for curve in COOLDOWN_CURVES}
+    of_cell = {}
     for record in every:
-        found = {
-            (tail["curve"], tail["share"]): 100 * tail["accuracy"][kind]
-            for tail in record["tails"]
-        }
-        name = f"{record['cell']}, epoch {record['epoch']}"
-        for curve, rows in of_curve.items():
-            rows.append([found[curve, share] for share in SHARES])
-            texts = [f"{x:.2f}" for x in rows[-1]]
-            lines.append([f"{name}, seed {record['seed']}", curve, *texts])
-    for curve, rows in of_curve.items():
-        means = map(statistics.fmean, zip(*rows, strict=True))
-        lines.append(["mean", curve, *(f"{x:.2f}" for x in means)])
+        of_cell.setdefault(record["cell"], []).append(record)
+    means = [
+        (f"{cell}, {len(runs)} seeds", _means(runs, kind))
+        for cell, runs in sorted(of_cell.items())
+    ]
+    for name, found in [*means, ("mean of the runs", _means(every, kind))]:
+        for curve in COOLDOWN_CURVES:
+            texts = [f"{found[curve, share]:.2f}" for share in SHARES]
+            lines.append([name, curve, *texts])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _means(runs, kind):
+    """The mean accuracy of each curve and share, %."""
+    found = {}
+    for run in runs:
+        for tail in run["tails"]:
+            found.setdefault((tail["curve"], tail["share"]), []).append(
+                100 * tail["accuracy"][kind]
+            )
+    return {key: statistics.fmean(ends) for key, ends in found.items()}
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from small import slow_but
 
 import keras_hybrid
 from keras_hybrid import cli
+from keras_hybrid._support import records as packed
 from keras_hybrid.reports import contrasts, glance, study
 from keras_hybrid.study import arms, regret
 from keras_hybrid.study.summary import cell_of, load_runs, summary
@@ -314,14 +315,14 @@ def test_the_readme_counts_the_cells():
     ):
         runs = runs_of(kind)
         cells = {cell_of(run) for run in runs}
-        assert len(cells) == {"defaults": 7, "ceiling": 4}[kind]
+        assert len(cells) == {"defaults": 8, "ceiling": 4}[kind]
         found = [
             contrasts.contrast(runs, "until_done", arm)
             for arm in ("adam_stop", "adam_reduce", "schedule_free")
         ]
         assert not any(each.clearly(-1) for each in found)
         assert said.format(*(each.clearly(1) for each in found)) in text
-    assert "[seven larger cells]" in text
+    assert "[eight larger cells]" in text
 
 
 @pytest.mark.parametrize("kind", ["defaults", "ceiling"])
@@ -562,6 +563,16 @@ def test_the_site_has_the_regret_of_step_triggers():
     of_cell = regret.watched(fresh_curves())
     table = regret.markdown(of_cell, "test_accuracy", regret.STEP_RULES)
     assert table in CEILING
+
+
+def test_the_site_has_the_cooldowns():
+    table = runpy.run_path(str(ROOT / "benchmarks" / "cooldowns.py"))["table"]
+    every = [
+        packed.read(path, 1, "cool-down record")
+        for path in packed.in_folder(ROOT / "results" / "cooldowns", "*.json")
+    ]
+    assert len(every) == 15
+    assert table(every, "test") in CEILING
 
 
 def test_the_site_has_the_regret_of_the_records():
