@@ -28,8 +28,6 @@ TABLES = {
     "tails": {"tail", "history", "training_loss"},
     "cooldowns": {"cell", "before", "tails"},
 }
-# How far below its table a path may be: NAME/references/adam/seed-0.json.
-_LEVELS = 4
 
 
 class Packed(NamedTuple):
@@ -154,7 +152,7 @@ def pack(folder: Path, source: Path | None = None) -> Packed:
         for name, records in fresh.items():
             added += _add(folder / f"{name}.parquet", records)
         if source is None:
-            _remove([folder / path for r in fresh.values() for path in r])
+            _remove(folder, [path for r in fresh.values() for path in r])
         counts = {
             name: len(_table(path))
             for name in TABLES
@@ -181,6 +179,15 @@ def unpack(folder: Path) -> int:
     with files.locked(folder, folder.rglob("*.lock")):
         count = restore(folder)
         for place in packed:
+            missing = [
+                n for n in _table(place) if not (place.parent / n).exists()
+            ]
+            if missing:
+                raise ValueError(
+                    f"{place} has records that could not be written as files "
+                    f"({', '.join(missing[:3])}, ...), so it stays. Received: "
+                    f"folder={str(folder)!r}"
+                )
             place.unlink()
     return count
 
@@ -252,18 +259,18 @@ def _records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     return ((name, table[name]) for name in table)
 
 
-def _remove(paths: list[Path]) -> None:
-    """Removes files, and the folders that nothing is left in."""
-    for path in paths:
-        path.unlink(missing_ok=True)
-    parents = {parent for path in paths for parent in path.parents[:_LEVELS]}
-    for folder in sorted(parents, reverse=True):
+def _remove(folder: Path, names: list[str]) -> None:
+    """Removes files below a folder, and the folders that nothing is left in."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    parents = {p for name in names for p in list(Path(name).parents)[:-1]}
+    for parent in sorted(parents, reverse=True):
         with contextlib.suppress(OSError):
-            folder.rmdir()
+            (folder / parent).rmdir()
 
 
 def _tables_above(path: Path) -> Iterator[Path]:
-    for parent in list(path.parents)[:_LEVELS]:
+    for parent in path.parents:
         for name in TABLES:
             place = parent / f"{name}.parquet"
             if place.exists():

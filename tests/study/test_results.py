@@ -444,3 +444,22 @@ def test_what_the_page_of_the_records_says_runs(monkeypatch, capsys):
         if run.arm == "sgd"
     )
     assert f"Name: history.val_accuracy, Length: {epochs}," in said
+
+
+def test_records_far_below_their_table_are_not_lost(tmp_path):
+    folder = tmp_path / "project"
+    names = [f"{depth * 'a/'}seed0.json" for depth in (0, 1, 5, 9)]
+    record = {"tail": "x", "history": {"loss": [1.0]}, "training_loss": 1.0}
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(json.dumps(record), encoding="utf-8")
+    assert records.pack(folder).added == len(names)
+    assert not list(folder.rglob("*.json"))
+    assert not (folder / "a").exists()
+    for name in names:
+        assert records.exists(folder / name)
+    assert records.unpack(folder) == len(names)
+    for name in names:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert json.loads(text) == record
+    assert not list(folder.rglob("*.parquet"))
