@@ -304,6 +304,7 @@ def test_the_readme_counts_the_cells():
     path = ROOT / "benchmarks" / "ceilings.py"
     runs_of = runpy.run_path(str(path))["runs_of"]
     text = " ".join(README.split())
+    counts = []
     for kind, said in (
         (
             "defaults",
@@ -321,8 +322,28 @@ def test_the_readme_counts_the_cells():
             for arm in ("adam_stop", "adam_reduce", "schedule_free")
         ]
         assert not any(each.clearly(-1) for each in found)
-        assert said.format(*(each.clearly(1) for each in found)) in text
+        higher = [each.clearly(1) for each in found]
+        assert said.format(*higher) in text
+        counts.append(higher)
     assert "[nine larger cells]" in text
+    stop, reduce, free = zip(*counts, strict=True)
+    targets = " ".join(CEILING.split("## Targets")[1].split())
+    assert f"{stop[0]} untuned and {stop[1]} tuned" in targets
+    assert f"in four: not met**, {reduce[0]} and {reduce[1]}" in targets
+    assert f"in four: met**, {free[0]} and {free[1]}" in targets
+
+
+def test_the_site_has_the_regret_of_looks_within_an_epoch():
+    curves = regret.load(ROOT / "results" / "looks")
+    assert {len(found) for found in curves.values()} == {1}
+    found = {
+        name: regret.brief(curves, "test_accuracy", regret.RULES[name])
+        for name in (regret.DEFAULT, "loss, patience 3, keeps the better")
+    }
+    averaged, loss = found.values()
+    text = " ".join(CEILING.split())
+    assert f"the regret is {averaged.worst:.2f} at most" in text
+    assert f"{loss.mean:.2f} in the mean and {loss.worst:.2f} in the" in text
 
 
 @pytest.mark.parametrize("kind", ["defaults", "ceiling"])

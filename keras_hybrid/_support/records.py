@@ -179,15 +179,6 @@ def unpack(folder: Path) -> int:
     with files.locked(folder, folder.rglob("*.lock")):
         count = restore(folder)
         for place in packed:
-            missing = [
-                n for n in _table(place) if not (place.parent / n).exists()
-            ]
-            if missing:
-                raise ValueError(
-                    f"{place} has records that could not be written as files "
-                    f"({', '.join(missing[:3])}, ...), so it stays. Received: "
-                    f"folder={str(folder)!r}"
-                )
             place.unlink()
     return count
 

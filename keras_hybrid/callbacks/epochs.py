@@ -43,8 +43,7 @@ class EpochSoFar:
     def begin_validation(self, metrics: Mapping[str, Any]) -> None:
         """Notes the training's metrics: Keras resets them now."""
         self.complete = False
-        if self.number is not None:
-            self.metrics = dict(metrics)
+        self.metrics = dict(metrics)
 
     def end_validation(self, metrics: Mapping[str, Any]) -> None:
         """Notes the validation's."""
@@ -139,14 +138,12 @@ class EpochEndCallback(LengthCallback):
     def on_test_begin(self, logs: Any = None) -> None:
         """Notes the epoch's metrics: Keras resets them for the validation."""
         self._unseen = False
+        if self._so_far.number is None:
+            return
         # A file at the last batch was written before they were complete.
-        if self._so_far.number is not None and self.look_again():
+        if self.look_again():
             self._seen = False
-        self._so_far.begin_validation(
-            {}
-            if self._so_far.number is None
-            else self.model.get_metrics_result()
-        )
+        self._so_far.begin_validation(self.model.get_metrics_result())
 
     def on_test_end(self, logs: Any = None) -> None:
         """Notes the validation's."""

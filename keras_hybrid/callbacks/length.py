@@ -64,9 +64,9 @@ class LengthCallback(keras.callbacks.Callback):
 
     def _tell_end(self) -> None:
         optimizer = hybrid_optimizer(self.model)
-        end = self.training_end(optimizer)
         if self.horizon.steps is None and self.is_restored(optimizer):
             return  # The file knows it.
+        end = self.training_end(optimizer)
         if end != self.horizon.told:
             optimizer.training_steps = end
             self.horizon.told = end

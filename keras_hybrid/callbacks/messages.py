@@ -87,9 +87,9 @@ def warn_of_no_validation(epoch: int) -> None:
     """Warns that what the training ends with was not compared."""
     warnings.warn(
         f"The training ended with epoch {epoch + 1}, and this `fit` has not "
-        "validated since it was resumed (`validation_freq`): the model keeps "
-        "the weights that the cool-down ended with, without a comparison with "
-        "the averaged ones.",
+        "validated (a piece without validation data, or one resumed with "
+        "`validation_freq`): the model keeps the weights that the cool-down "
+        "ended with, without a comparison with the averaged ones.",
         stacklevel=2,
     )
 

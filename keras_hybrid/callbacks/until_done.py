@@ -60,9 +60,8 @@ class TrainUntilDone(SwitchCallback):
     ceiling, and `done` tells when to end the loop.
 
     It needs no EarlyStopping and no ReduceLROnPlateau, and says so where they
-    interfere. What it remembers is saved with the optimizer: ModelCheckpoint,
-    BackupAndRestore and ExactBackup work as ever, anywhere in the list, and a
-    resumed training ends as one never stopped.
+    interfere. ModelCheckpoint, BackupAndRestore and ExactBackup work as ever,
+    anywhere in the list: a resumed training ends as one never stopped.
 
     Args:
         trigger: None (default: see above, or the optimizer's own trigger if it
@@ -181,8 +180,9 @@ class TrainUntilDone(SwitchCallback):
         restored = self.is_restored(optimizer)
         self._first_epoch = epoch
         self._piece = self.params["epochs"] - epoch == 1 and not restored
-        averages_it = self._chooses or _monitors_average(self.trigger)
-        if not averages_it or not restored and self.has_trained(optimizer):
+        begins_anew = not restored and self.has_trained(optimizer)
+        looks_at_it = self._chooses or _monitors_average(self.trigger)
+        if begins_anew or not looks_at_it:
             self._memory.forget()
         # A training that goes on has validated if it has averaged.
         goes_on = restored or self._piece or epoch > 0
