@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -68,6 +69,8 @@ class Data:
         cutout: Side in pixels of the square that each training image loses
             (Cutout), 0 for none.
         label_noise: Share of the training labels that were drawn at random.
+        checksum: Tells a folder's images and labels from those of another;
+            "" where the name does.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Data:
     augmented: bool
     cutout: int = 0
     label_noise: float = 0.0
+    checksum: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -132,7 +136,7 @@ def load(
         checks.integer("train_size", train_size, low=1)
     if name == text.NAME:
         return text.load(train_size)
-    own_name = name
+    own_name, checksum = name, ""
     if name == "mnist-5k":
         images, labels = sources.mnist_5k()
         train = images[:-TEST_IMAGES_5K], labels[:-TEST_IMAGES_5K]
@@ -140,8 +144,13 @@ def load(
     else:
         builder = sources.builder_of(name, data_dir)
         if None in builder.info.features["image"].shape:
-            return photographs.of(builder, train_size, image_size)
+            found = photographs.of(builder, train_size, image_size)
+            if is_folder(name):
+                checksum = sources.checksum_of_files(Path(name))
+            return dataclasses.replace(found, checksum=checksum)
         (images, labels), test = sources.arrays_of(builder)
+        if is_folder(name):
+            checksum = sources.checksum(images, labels, *test)
         train = sources.permuted(images, labels)
         own_name = builder.name
     held = VALIDATION_IMAGES.get(name, int(VALIDATION_FRACTION * len(train[1])))
@@ -158,6 +167,7 @@ def load(
         test=test,
         classes=classes,
         augmented=name in AUGMENTED or is_folder(name),
+        checksum=checksum,
     )
 
 

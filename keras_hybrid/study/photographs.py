@@ -34,6 +34,8 @@ class Photographs:
         augmented: Whether training images are cropped and flipped at random.
         cutout: Side in pixels of the square that each training image loses
             (Cutout), 0 for none.
+        checksum: Tells a folder's files from those of another; "" where the
+            name does.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Photographs:
     image_size: int
     augmented: bool = True
     cutout: int = 0
+    checksum: str = ""
 
     @property
     def image_shape(self) -> tuple[int, ...]:

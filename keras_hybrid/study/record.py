@@ -22,6 +22,7 @@ LATER: dict[str, Any] = {
     "cutout": 0,
     "label_smoothing": 0.0,
     "label_noise": 0.0,
+    "checksum": "",
     "callbacks": [],
 }
 

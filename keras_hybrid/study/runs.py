@@ -201,6 +201,7 @@ def _configuration(
         "cutout": data.cutout,
         "label_smoothing": label_smoothing,
         "label_noise": getattr(data, "label_noise", 0.0),
+        "checksum": getattr(data, "checksum", ""),
         "callbacks": []
         if arm.callbacks is None
         else [_described(callback) for callback in arm.callbacks()],
@@ -287,12 +288,17 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
             f"{error}. {removing[0].upper()}{removing[1:]} to train this run "
             f"again. Received: output={str(path.parent.parent)!r}"
         ) from error
-    if with_defaults(run.configuration) != configuration:
+    there = with_defaults(run.configuration)
+    if there != configuration:
+        differing = sorted(
+            name
+            for name in there.keys() | configuration.keys()
+            if there.get(name) != configuration.get(name)
+        )
         raise ValueError(
-            f"{path} is of another configuration (batch size, learning rate, "
-            f"sizes or transition): give another --output, or {removing} "
-            "to train this run again. Received: output="
-            f"{str(path.parent.parent)!r}"
+            f"{path} is of another configuration ({', '.join(differing)}): "
+            f"give another --output, or {removing} to train this run again. "
+            f"Received: output={str(path.parent.parent)!r}"
         )
     return run
 

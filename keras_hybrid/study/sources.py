@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -19,6 +20,8 @@ VALIDATION_IMAGES = {
     "fashion_mnist": 5000,
     "cifar10": 5000,
 }
+_DIGITS = 16
+_BEGINNING = 2**20
 NAMES = (*VALIDATION_IMAGES, photographs.IMAGENET, text.NAME)
 
 
@@ -139,6 +142,28 @@ def _of_folder(tfds: Any, name: str) -> Any:
             f"{sorted(splits)}"
         )
     return builder
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """Returns a text that tells arrays from others."""
+    found = hashlib.sha256()
+    for array in arrays:
+        found.update(f"{array.dtype} {array.shape} ".encode())
+        found.update(np.ascontiguousarray(array))
+    return found.hexdigest()[:_DIGITS]
+
+
+def checksum_of_files(folder: Path) -> str:
+    """As `checksum`, of files' names, sizes and beginnings.
+
+    A set of photographs is too large to be read for it.
+    """
+    found = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if p.is_file()):
+        found.update(f"{path.name} {path.stat().st_size} ".encode())
+        with path.open("rb") as file:
+            found.update(file.read(_BEGINNING))
+    return found.hexdigest()[:_DIGITS]
 
 
 def arrays_of(builder: Any) -> list[tuple[np.ndarray, np.ndarray]]:
