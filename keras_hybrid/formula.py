@@ -36,9 +36,14 @@ class Formula:
 
     @property
     def key(self) -> tuple[Any, ...]:
-        """What tells two formulas apart, without holding on to either."""
-        constants = dataclasses.astuple(self)
-        return (type(self).__qualname__, *map(repr, constants))
+        """What tells two formulas apart.
+
+        A transition's class by its identity: in a notebook two of one name can
+        differ. What was compiled with it keeps it alive.
+        """
+        constants = map(repr, dataclasses.astuple(self))
+        kinds = type(self).__qualname__, id(type(self.transition))
+        return (*kinds, *constants)
 
     @property
     def is_adams(self) -> bool:

@@ -9,6 +9,7 @@ import pytest
 import reference
 from keras import ops
 
+from keras_hybrid import HybridOptimizer
 from keras_hybrid.transitions import (
     CURVES,
     PATHS,
@@ -313,3 +314,30 @@ def test_the_base_transition_leaves_the_weight_open():
         Transition().weight(tensor(0.0))
     with pytest.raises(NotImplementedError):
         Transition().get_config()
+
+
+@pytest.mark.slow
+def test_two_classes_of_one_name_have_their_own_updates():
+    def moved_by(share):
+        class Mine(Transition):
+            end = 0.5
+
+            def weight(self, position):
+                return 0.5 * ops.ones_like(position)
+
+            def mix(self, adaptive, sgd, weight):
+                return share * sgd
+
+            def get_config(self):
+                return {}
+
+        optimizer = HybridOptimizer(0.01, transition=Mine())
+        variable = keras.Variable(np.ones(3, "float32"))
+        for _ in range(2):
+            optimizer.apply([ops.ones(3)], [variable])
+            if not optimizer.has_switched:
+                optimizer.switch()
+        return 0.99 - np.asarray(variable)
+
+    assert np.all(moved_by(1) > 0.005)
+    np.testing.assert_allclose(moved_by(0), 0, atol=1e-6)

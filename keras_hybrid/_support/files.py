@@ -175,7 +175,8 @@ def history_of(
     Args:
         path: Where they were written, for the error.
         history: What was read.
-        arrays: Whether a list may stand for an array in place of a number.
+        arrays: Whether an array may stand in place of a number: nested lists in
+            `values` with their `dtype`, or these lists alone, in float32.
 
     Raises:
         ValueError: If it is no mapping to lists of numbers.
@@ -183,17 +184,23 @@ def history_of(
     try:
         return {
             name: [
-                np.array(x, "float32")
-                if arrays and isinstance(x, list)
+                _array(x)
+                if arrays and isinstance(x, (list, dict))
                 else _number(x)
                 for x in values
             ]
             for name, values in history.items()
         }
-    except (AttributeError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path}: history is no mapping to lists of numbers ({error})"
         ) from error
+
+
+def _array(value: Any) -> np.ndarray:
+    if isinstance(value, list):
+        return np.array(value, "float32")
+    return np.array(value["values"], value["dtype"])
 
 
 def _number(value: Any) -> float:

@@ -50,7 +50,8 @@ class ExactBackup(keras.callbacks.Callback):
             the same model and optimizer only.
         delete_checkpoint: Boolean, default True: remove the file when `fit`
             ends. False keeps the end, so that the same call restores it and
-            trains nothing.
+            trains nothing; last in the list it keeps what other callbacks do at
+            the end too (EarlyStopping's best weights).
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -117,6 +118,8 @@ class ExactBackup(keras.callbacks.Callback):
             self._restore()
             if steps is not None:
                 optimizer.training_steps = steps
+            # Keras has read it, and keeps it: a next `fit` would begin there.
+            self.model._initial_epoch = None
         else:
             self._save(self._epoch)
         self._goes_on = False
@@ -126,8 +129,7 @@ class ExactBackup(keras.callbacks.Callback):
         """Removes the file, or keeps the end."""
         if self._goes_on:  # There was no epoch left.
             self._restore()
-        # Keras keeps it, and a next fit would begin there.
-        self.model._initial_epoch = None
+            self.model._initial_epoch = None
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
         else:
@@ -150,7 +152,7 @@ class ExactBackup(keras.callbacks.Callback):
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A number of the logs, or nested lists of numbers for an array."""
+    """A number of the logs, or an array as `files.history_of` reads it."""
     if isinstance(value, int):
         return value
     array = np.asarray(value)
@@ -159,4 +161,6 @@ def _plain(name: str, value: Any) -> Any:
             "`logs` may have numbers and arrays of numbers alone, or a restart "
             f"could not restore the History. Received: logs[{name!r}]={value!r}"
         )
-    return array.tolist()
+    if array.ndim == 0:
+        return array.tolist()
+    return {"dtype": str(array.dtype), "values": array.tolist()}

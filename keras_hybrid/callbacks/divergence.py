@@ -60,8 +60,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     loss is not finite is left out of the metrics, and only a second one in a
     row is a divergence. A restart finds the cut, the tries and the usual loss
     in the optimizer; its first window begins with the epoch, and a `fit` from
-    epoch 0 on begins anew. Put the guard before BackupAndRestore and
-    ModelCheckpoint, so that they save what it has judged.
+    epoch 0 on begins anew. Put the guard before callbacks that save files.
 
     Args:
         factor: Number above 1, default 3.0; or None: only what is not finite
@@ -137,6 +136,7 @@ class DivergenceGuard(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Starts to count the epoch's batches."""
         self._epoch, self._batches_seen = epoch, 0
+        self._good_metrics = NO_METRICS
         self._losses.begin_epoch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:

@@ -149,7 +149,6 @@ def _variables(model: Any, optimizer: HybridOptimizer) -> list[Any]:
     stays = [
         optimizer.learning_rate,
         state.training_steps,
-        state.skipped_steps,
         state.scale_cut,
         state.guard_counts,
     ]

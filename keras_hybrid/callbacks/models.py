@@ -85,7 +85,10 @@ def _rate_text(optimizer: Any) -> str:
 
 
 def build_optimizer(model: Any) -> None:
-    """Builds the optimizer of a built model, once.
+    """Builds the optimizer of a built model, once, as `fit` is to use it.
+
+    If arguments were assigned to it, `fit` traces its step anew: Keras' has the
+    old ones in it.
 
     A layer that makes its weights with the first batch leaves the optimizer to
     that batch.
@@ -97,7 +100,9 @@ def build_optimizer(model: Any) -> None:
     Raises:
         ValueError: If the model has no HybridOptimizer.
     """
-    hybrid_optimizer(model)
+    optimizer = hybrid_optimizer(model)
+    if optimizer.outdates_traces:
+        model.train_function, optimizer.outdates_traces = None, False
     if model.built and all(layer.built for layer in model._flatten_layers()):
         build_once(model)
 

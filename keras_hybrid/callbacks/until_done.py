@@ -132,7 +132,6 @@ class TrainUntilDone(SwitchCallback):
         for name, value in changes.items():
             if repr(getattr(optimizer, name)) != repr(value):
                 setattr(optimizer, name, value)
-                model.train_function = None  # It has the old one in it.
         if optimizer.trigger is not None:
             self._chooses = False
             if optimizer.trigger.fires_at_start:

@@ -88,8 +88,7 @@ class HybridOptimizer(PhasedOptimizer):
         skip_nonfinite: Boolean, default False: an update in which any
             gradient is not finite changes no weight, slot or statistic, and
             is counted in `skipped_steps`. `iterations` and the average of
-            `use_ema` go on, as Keras has them. Under gradient accumulation the
-            accumulated gradient counts.
+            `use_ema` go on, as in Keras. Accumulated gradients count as one.
         **kwargs: Keras' base arguments: `name`, `weight_decay` (decoupled, as
             in AdamW: learning_rate * weight_decay * w in both phases),
             `clipnorm`, `clipvalue`, `global_clipnorm`, `use_ema`,
@@ -228,12 +227,13 @@ class HybridOptimizer(PhasedOptimizer):
     def __setattr__(self, name: str, value: Any) -> None:
         """Checks arguments as the constructor does.
 
-        They are constants of the compiled update, which is compiled anew when
-        one is changed.
+        They are constants of the update, which is compiled anew; Keras' step
+        around it by a `fit` with a callback of ours, or `model.compile`.
         """
         value = arguments.checked(name, value)
-        if self.__dict__.get("built"):
+        if name in arguments.CHECKS and self.__dict__.get("built"):
             arguments.check_fits_state(self, name, value)
+            self.outdates_traces = True
         super().__setattr__(name, value)
         if name == "transition":
             # Now, as `build` may be traced into a graph.

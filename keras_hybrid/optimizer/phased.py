@@ -170,9 +170,9 @@ class PhasedOptimizer(WholeUpdateOptimizer):
     def restart(self) -> None:
         """Begins a training anew from the weights that there are.
 
-        The slots go on, the cool-down is over, and triggers and a cool-down's
-        share count updates from here. An optimizer that starts switched
-        (`AtStep(0)`) starts switched again.
+        The slots go on, the cool-down and what `DivergenceGuard` has cut are
+        over, and triggers and a cool-down's share count updates from here. An
+        optimizer that starts switched (`AtStep(0)`) starts switched again.
 
         Raises:
             ValueError: If the optimizer is not built.

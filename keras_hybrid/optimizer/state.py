@@ -220,6 +220,7 @@ class State:
         """Begins a training after so many updates; the moments stay."""
         scales = self.scales.numpy()
         self.revert(choices.trigger)
+        self.scale_cut.assign(1)
         self.phase_start.assign(updates)
         if choices.starts_switched:
             shape = self.switch_steps.shape

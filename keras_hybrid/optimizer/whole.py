@@ -51,10 +51,12 @@ class WholeUpdateOptimizer(KeptOptimizer):
     Attributes:
         jit_compile: False: XLA may not compile.
         skip_nonfinite: Whether an update that is not finite is skipped.
+        outdates_traces: Whether an argument has changed since a `fit` began.
     """
 
     jit_compile: bool | str = "auto"
     skip_nonfinite = False
+    outdates_traces = False
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -214,6 +214,32 @@ def test_a_next_fit_starts_at_its_own_beginning(tmp_path):
     assert history.model.history.epoch == [0]
 
 
+def test_so_does_one_after_an_interrupted_resumed_fit(tmp_path):
+    path = tmp_path / "backup.npz"
+    for epoch in (2, 4):
+        with pytest.raises(Interrupted):
+            run(path, "batch", epoch)
+    model, *_ = compiled()
+    model.fit(X, Y, epochs=1, verbose=0)
+    assert model.history.epoch == [0]
+
+
+def test_arrays_in_the_history_keep_their_types(tmp_path):
+    given = [np.array([1 / 3]), np.array([[2**24 + 1]]), np.float32([0.1])]
+    note = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: logs.update(
+            {str(i): x for i, x in enumerate(given)}
+        )
+    )
+    kept = ExactBackup(tmp_path / "backup.npz", delete_checkpoint=False)
+    fit([note, kept], epochs=1)
+    _, history = fit([note, kept], epochs=1)
+    for i, x in enumerate(given):
+        (found,) = history.history[str(i)]
+        assert found.dtype == x.dtype
+        np.testing.assert_array_equal(found, x)
+
+
 def test_the_next_epoch_is_known_before_fit(tmp_path):
     path = tmp_path / "backup.npz"
     assert ExactBackup(path).next_epoch == 0

@@ -372,6 +372,34 @@ def test_a_skipped_batch_leaves_the_others_in_the_metrics():
     assert history["divergences"] == [0, 0]
 
 
+def test_a_skipped_first_batch_leaves_the_epoch_before_out():
+    y = Y.copy()
+    y[0] = np.nan
+    model = new_model(skip_nonfinite=True)
+    history = fit(model, DivergenceGuard(verbose=0), y=y, epochs=3)
+    expected = fit(new_model(), x=X[BATCH:], y=Y[BATCH:], epochs=3)
+    np.testing.assert_allclose(history["loss"], expected["loss"], rtol=1e-5)
+    assert history["skipped_steps"] == [1, 2, 3]
+
+
+def test_an_assigned_argument_reaches_the_next_fit():
+    model = new_model()
+    optimizer = model.optimizer
+    callback = SwitchCallback(AtEpoch(9), verbose=0)
+    fit(model, callback, epochs=1)
+    traced = model.train_function
+    fit(model, callback, epochs=1)
+    assert model.train_function is traced
+    optimizer.cooldown = Cooldown("linear", steps=STEPS)
+    optimizer.switch()
+    ends = []
+    noted = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: ends.append(weights_of(model))
+    )
+    fit(model, callback, noted, epochs=2)
+    assert_equal(*ends)
+
+
 def test_a_skipped_batch_after_a_rollback_brings_nothing_undone_back():
     class Losses(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -82,9 +82,11 @@ def test_restart_counts_from_there():
     assert optimizer.switch_step == 4
     assert optimizer.cooldown_end == 6
     assert factors == [1, 1, 1, 1, 0.5, 0, 0]
+    optimizer.state.scale_cut.assign(0.25)  # A guard has.
     optimizer.restart()
     assert not optimizer.has_switched
     assert optimizer.phase_start == 7
+    assert float(optimizer.state.scale_cut) == 1
     for _ in range(6):
         update()
     assert optimizer.switch_step == 11
