@@ -43,9 +43,10 @@ class Table(NamedTuple):
 LEGEND = (
     "▲ clearly higher, ▼ clearly lower (interval without 0 and p < 0.05, "
     "adjusted over the cells); ≈ no clear difference, and a loss of more than "
-    f"{MARGIN} points is outside both intervals (bootstrap and Student's t); "
-    "· open. Points of test accuracy, means over paired seeds. In brackets, "
-    "where there are several: the version of keras_hybrid that made the arm."
+    f"{MARGIN} points is outside both intervals (bootstrap and Student's t), "
+    "or equal in every seed; · open. Points of test accuracy, means over "
+    "paired seeds. In brackets, where there are several: the version of "
+    "keras_hybrid that made the arm."
 )
 KINDS = {
     "against_baseline": "minus the best baseline",
@@ -71,8 +72,11 @@ def entry(difference: Difference | None) -> Entry | None:
 def not_worse(difference: Difference) -> bool:
     """Whether the intervals' lower ends are above -0.1 points.
 
-    Both, because a bootstrap interval over five seeds is too narrow.
+    Both, because a bootstrap interval over five seeds is too narrow. Seeds that
+    all differ by the same have none: only no difference at all is no loss.
     """
+    if difference.paired.seeds > 1 and math.isnan(difference.paired.p_value):
+        return difference.paired.mean == 0
     lows = difference.paired.low, difference.paired.t_low
     return all(math.isfinite(x) and 100 * x > -MARGIN for x in lows)
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from keras_hybrid._support import checks, records
+from keras_hybrid._support import checks
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.study import architectures, datasets
@@ -94,8 +94,6 @@ def prepare(
             directory holds another search.
     """
     cell.check()
-    # KerasTuner goes on from files.
-    records.restore(Path(directory) / cell.name)
     data = datasets.load(cell.dataset, data_dir, cell.train_size)
 
     def build(hp: Any) -> keras.Model:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import keras_tuner
 from keras_tuner.errors import FailedTrialError, FatalError, FatalRuntimeError
 
-from keras_hybrid._support import checks, files
+from keras_hybrid._support import checks, files, records
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.plans import Plan
 from keras_hybrid.recipes import Recipe
@@ -35,7 +35,13 @@ from keras_hybrid.tuning.forks import Forks, Job
 from keras_hybrid.tuning.found import recipe_of
 from keras_hybrid.tuning.hypermodel import HybridHyperModel
 from keras_hybrid.tuning.pruning import no_better_than_finished
-from keras_hybrid.tuning.record import REFERENCES, SETTINGS_FILE, Trained
+from keras_hybrid.tuning.record import (
+    REFERENCES,
+    SETTINGS_FILE,
+    Search,
+    Trained,
+    Trial,
+)
 from keras_hybrid.tuning.trainings import Trainings
 from keras_hybrid.tuning.trials import mean_metrics
 
@@ -322,7 +328,8 @@ class ForkedTuner(keras_tuner.Tuner):
         """
         fit = self._fit(fit_args, fit_kwargs)
         trainings = self._begin(fit)
-        hp = self._best_hyperparameters(trainings.reader.load())
+        search = trainings.reader.load()
+        hp = _hyperparameters(self.oracle, search, search.best)
         plans = references.plans(self._optimizer(hp))
         with members.alone(self.folder):
             for name in REFERENCES:
@@ -354,21 +361,26 @@ class ForkedTuner(keras_tuner.Tuner):
             ValueError: If no trial has finished.
         """
         search = record.load(self.folder)
-        hp = self._best_hyperparameters(search)
+        hp = _hyperparameters(self.oracle, search, search.found)
         return recipe_of(
             search, self._optimizer(hp), name, dataset, architecture
         )
-
-    def _best_hyperparameters(self, search: record.Search) -> Any:
-        """Those of the best trial; the references have them too."""
-        return self.oracle.get_trial(search.best.name).hyperparameters
 
     def _optimizer(self, hp: Any) -> Any:
         return hybrid_optimizer(self.hypermodel.build_seeded(hp, 0))
 
 
+def _hyperparameters(oracle: Any, search: Search, trial: Trial) -> Any:
+    """Those of a trial, or of a reference: the best's, and its own."""
+    hp = oracle.get_trial(search.best.name).hyperparameters.copy()
+    hp.values.update(trial.hyperparameters)
+    return hp
+
+
 def _look_into(folder: Path, overwrite: bool) -> None:
     """Refuses what is not ours, and lets KerasTuner go on with what is."""
+    if not (overwrite or members.is_worker()):
+        records.restore(folder)  # It reads files alone.
     if overwrite or not (folder / "oracle.json").exists():
         # Not to be cleared under another's feet, and writable.
         with members.alone(folder):

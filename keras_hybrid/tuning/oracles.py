@@ -91,10 +91,11 @@ def make(
                 "`max_trials` has no place with the oracle 'hyperband', whose "
                 f"trials follow from `max_epochs`. Received: {max_trials=}"
             )
+        # In one epoch there is no time for a switch.
+        checks.integer("max_epochs", epochs, low=2)
         hyperband = keras_tuner.oracles.HyperbandOracle(
             max_epochs=epochs, **common
         )
-        # In one epoch there is no time for a switch.
         hyperband.min_epochs = 2
         return hyperband
     kind = {

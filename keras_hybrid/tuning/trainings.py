@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from keras_tuner.errors import FatalValueError
 
@@ -57,9 +58,9 @@ class Trainings:
     def _run_seed(self, job: Job, seed: int) -> Trained:
         path = job.folder / f"seed-{seed}.json"
         job.folder.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            run = self.reader.read_run(path)[-1]
-        else:
+        is_there = path.exists()
+        run = self._recorded(path, job) if is_there else None
+        if run is None:
             try:
                 search = self.reader.load()
                 run = known(search, job, seed) or self._train(search, job, seed)
@@ -69,9 +70,17 @@ class Trainings:
                     f"{error} A smaller `snapshot_limit` takes less room; the "
                     f"snapshots are in {self.forks.folder}."
                 ) from error
-            self.finished += 1
+            self.finished += not is_there
         self._tell(job, seed, len(run.history["loss"]), run)
         return run
+
+    def _recorded(self, path: Path, job: Job) -> Trained | None:
+        """The training of a record, if it is the job's.
+
+        A reference is of the trial that was the best.
+        """
+        *of, run = self.reader.read_run(path)
+        return run if of == [job.plan, job.own, job.fit.epochs] else None
 
     def _train(self, search: Search, job: Job, seed: int) -> Trained:
         stop: Callable[[History], bool] = never

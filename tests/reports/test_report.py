@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from keras_hybrid import cli
+from keras_hybrid.reports import glance
 from keras_hybrid.reports.study import (
     load_runs,
     markdown_table,
@@ -517,6 +518,26 @@ def test_markdown_report_has_verdicts_table_and_warnings(tmp_path):
     assert "- Hybrid, hard: higher than control (+8.00" in text
     assert markdown_table(summary(study())) in text
     assert "- bad.json: skipped: not readable" in text
+
+
+@pytest.mark.parametrize(
+    ("gain", "words", "level"),
+    [
+        (0.0, "equal in every seed to control (+0.00 [", True),
+        (0.03125, "no interval, from control (+3.12 [", False),
+    ],
+)
+def test_seeds_that_all_differ_by_the_same(gain, words, level, tmp_path):
+    # Fractions of two, whose differences are exact.
+    accuracies = 0.5, 0.625, 0.75
+    runs = [
+        make(arm, seed, accuracy + (arm == "hybrid") * gain)
+        for seed, accuracy in enumerate(accuracies)
+        for arm in ("hybrid", "control")
+    ]
+    assert words in words_of(runs, tmp_path)
+    difference = row_of(runs, "hybrid").against_control
+    assert glance.not_worse(difference) is level
 
 
 def test_one_seed_has_no_interval(tmp_path):

@@ -330,7 +330,7 @@ def test_figures_name_kinds_references_and_fields(page):
 
 def test_recipe_and_how_to_use_it(page):
     text = Page(page).text
-    assert "path = 'mine.json'" in text
+    assert 'path = "recipe.json"' in text
     assert "HybridOptimizer.from_recipe(path)" in text
     assert "SwitchCallback.from_recipe(path)" in text
     shown = re.search(r"<pre>({.*?})\s*</pre>", page, re.DOTALL)[1]

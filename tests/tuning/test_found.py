@@ -103,6 +103,39 @@ def test_references_are_whole_trainings(tmp_path, prune):
         assert [len(run.history["loss"]) for run in trial.runs] == [8, 8]
 
 
+@pytest.mark.slow
+def test_references_and_recipe_follow_the_best_trial(tmp_path):
+    def build_own(hp):
+        rate = hp.Choice("rate", [1e-6, 1e-1])
+        model = build_light(hp)
+        optimizer = HybridOptimizer(rate, jit_compile=False)
+        model.compile(optimizer, LOSS)
+        return model
+
+    data = {**DATA, "epochs": 4}
+    space = {**POINTS, "fraction": [0.5]}
+    first = tuner_in(tmp_path, build_own, space, max_trials=1)
+    first.search(**data)
+    first.run_references(**data)
+    tuner = tuner_in(tmp_path, build_own, space)
+    tuner.search(**data)
+    search = record.load(tuner.folder)
+    assert search.best.hyperparameters == {"rate": 1e-1}
+    # The references are still those of the trial before.
+    old = search.references["sgd"]
+    assert old.hyperparameters == {"rate": 1e-6}
+    if search.found is old:
+        assert tuner.recipe().optimizer["learning_rate"] == 1e-6
+    tuner.run_references(**data)
+    for trial in record.load(tuner.folder).references.values():
+        assert trial.hyperparameters == {"rate": 1e-1}
+        assert trial.runs[0].history != old.runs[0].history
+    told = []
+    again = tuner_in(tmp_path, build_own, space, report=told.append)
+    again.run_references(**data)
+    assert all(progress.run is not None for progress in told)
+
+
 def test_no_finished_trial(tmp_path):
     tuner = tuner_in(tmp_path)
     begin(tuner)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from searches import DATA, POINTS, X, Y, tuner_in
 from small import TESTS
 
+from keras_hybrid._support import records
 from keras_hybrid.tuning import record
 
 
@@ -33,6 +34,18 @@ def test_a_search_of_other_processes_goes_on_here(tmp_path):
     tuner = tuner_in(tmp_path)
     tuner.search(**DATA, epochs=4)
     (tuner.folder / "tuner0.json").rename(tuner.folder / "worker0.json")
+    told = []
+    again = tuner_in(tmp_path, report=told.append)
+    again.search(**DATA, epochs=4)
+    assert told == []
+    assert again.recipe() == tuner.recipe()
+
+
+@pytest.mark.slow
+def test_a_packed_search_goes_on(tmp_path):
+    tuner = tuner_in(tmp_path)
+    tuner.search(**DATA, epochs=4)
+    records.pack(tuner.folder)
     told = []
     again = tuner_in(tmp_path, report=told.append)
     again.search(**DATA, epochs=4)

@@ -59,6 +59,11 @@ def test_samples_of_the_default_space_are_plans_that_train():
         ),
         ({"oracle": "magic"}, ValueError, "`oracle` must be one of"),
         ({"oracle": "hyperband"}, ValueError, "`max_epochs` must be given"),
+        (
+            {"oracle": "hyperband", "max_epochs": 1},
+            ValueError,
+            "`max_epochs` must be an integer >= 2",
+        ),
         ({"objective": ["val_loss"]}, TypeError, "`objective` must be"),
         ({"objective": "taste"}, ValueError, "taste"),
         ({"space": "outer"}, ValueError, "`space` must be one of 'when'"),

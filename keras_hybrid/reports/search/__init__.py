@@ -145,7 +145,7 @@ def _usage(recipe: Recipe) -> str:
     return f"""\
 from keras_hybrid import HybridOptimizer, SwitchCallback
 
-path = {f"{recipe.name}.json"!r}
+path = "recipe.json"  # Beside this report, or where you have saved it.
 optimizer = HybridOptimizer.from_recipe(path)
 callback = SwitchCallback.from_recipe(path)
 model.compile(optimizer, loss=...)

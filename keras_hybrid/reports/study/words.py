@@ -117,6 +117,10 @@ def _verdict(row: Row, reference: str, difference: Difference) -> Verdict:
     direction, words = "unclear", "no clear difference from"
     if math.isnan(low):
         words = "one seed, so no interval, against"
+    elif low == high:
+        words = "equal in every seed to"
+        if low:
+            words = "the same difference in every seed, so no interval, from"
     elif difference.is_clear:
         direction = "higher" if low > 0 else "lower"
         words = f"{direction} than"
@@ -124,7 +128,8 @@ def _verdict(row: Row, reference: str, difference: Difference) -> Verdict:
     if math.isfinite(difference.p_holm):
         p = texts.p_text(difference)
         numbers += f", p {p}" if p.startswith("<") else f", p = {p}"
-    if direction == "unclear" and (low > 0 or high < 0):
+    excludes = low > 0 or high < 0
+    if direction == "unclear" and excludes and low != high:
         numbers += ", the interval excludes 0 but p is not below 0.05"
     unpaired = len(row.seeds) - difference.paired.seeds
     if unpaired:
