@@ -114,7 +114,7 @@ def fault(
             return f"{variable.path} is not finite"
     for state in before:
         norm, old = weight_norm(model), state.weight_norm
-        if norm > _WEIGHT_FACTOR * old:
+        if 0 < _WEIGHT_FACTOR * old < norm:  # Zeros grow beyond any factor.
             return f"norm of the weights {norm:.4g}, {old:.4g} before"
     return None
 

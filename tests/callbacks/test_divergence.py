@@ -423,6 +423,16 @@ def test_before_there_is_a_good_state():
         fit(model, guard(), x=spoilt(0))
 
 
+def test_weights_that_rest_at_zero_may_begin_to_grow():
+    keras.utils.set_random_seed(0)
+    dense = keras.layers.Dense(1, kernel_initializer="zeros")
+    model = keras.Sequential([keras.Input((3,)), dense])
+    late = keras.optimizers.schedules.PiecewiseConstantDecay([4], [0.0, 0.01])
+    model.compile(HybridOptimizer(late, jit_compile=False), "mse")
+    history = fit(model, guard(snapshot_every=1))
+    assert history["divergences"] == [0]
+
+
 def test_a_model_built_by_its_first_batch():
     keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.layers.Dense(1)])
