@@ -64,7 +64,9 @@ class LengthCallback(keras.callbacks.Callback):
 
     def _tell_end(self) -> None:
         optimizer = hybrid_optimizer(self.model)
-        if self.horizon.steps is None and self.is_restored(optimizer):
+        if self.horizon.steps is None and (
+            self.is_restored(optimizer) or _is_cooling_down(optimizer)
+        ):
             return  # The file knows it.
         end = self.training_end(optimizer)
         if end != self.horizon.told:
@@ -97,3 +99,13 @@ def _check_length(optimizer: HybridOptimizer) -> None:
             "`steps_per_epoch` to `fit` or `Cooldown(steps=...)`. "
             "Received: steps_per_epoch=None, epochs=1"
         )
+
+
+def _is_cooling_down(optimizer: HybridOptimizer) -> bool:
+    """Whether a switched one, loaded say, is before an end that it knows."""
+    end = optimizer.training_steps
+    return (
+        optimizer.has_switched
+        and end is not None
+        and optimizer.updates_made < end
+    )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from keras_hybrid.callbacks import averages
+from keras_hybrid.callbacks.models import unwrapped_optimizer
 
 
 class Memory:
@@ -64,6 +65,16 @@ class Memory:
                 strict=True,
             )
         )
+
+    def stays_in(self, model: Any) -> bool:
+        """Whether the best weights that it was given are still its own.
+
+        They are given again where `use_ema` has put its average in their place
+        at the end of `fit`.
+        """
+        if unwrapped_optimizer(model).use_ema:
+            averages.assign(model.weights, self.best_weights)
+        return self.is_in(model)
 
     def gives_better(self, model: Any, score: float) -> bool:
         """Gives a model the best weights, if its own score is worse."""

@@ -307,7 +307,7 @@ class TrainUntilDone(SwitchCallback):
             optimizer.accompany(companion=self._memory)
             return
         self.done = self.done or has_cooled_down(optimizer)
-        if self._gave and not self._memory.is_in(self.model):
+        if self._gave and not self._memory.stays_in(self.model):
             messages.warn_of_other_weights(self._memory.best_epoch)
         if self._diverged:
             return

@@ -170,9 +170,9 @@ class PhasedOptimizer(WholeUpdateOptimizer):
     def restart(self) -> None:
         """Begins a training anew from the weights that there are.
 
-        The slots go on, the cool-down and what `DivergenceGuard` has cut are
-        over, and triggers and a cool-down's share count updates from here. An
-        optimizer that starts switched (`AtStep(0)`) starts switched again.
+        The slots go on; the cool-down, `DivergenceGuard`'s cut and the length
+        of the training are forgotten; triggers and a cool-down's share count from
+        here. What starts switched (`AtStep(0)`) starts switched again.
 
         Raises:
             ValueError: If the optimizer is not built.
@@ -180,6 +180,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         self._check_built("restart()")
         take_rate_out(self.choices, self.state, self.updates_made)
         self.state.restart(self.choices, self.updates_made)
+        self._told_training_steps = None
 
     # ---- What is read of them -----------------------------------------------
 

@@ -221,6 +221,7 @@ class State:
         scales = self.scales.numpy()
         self.revert(choices.trigger)
         self.scale_cut.assign(1)
+        self.training_steps.assign(-1)
         self.phase_start.assign(updates)
         if choices.starts_switched:
             shape = self.switch_steps.shape

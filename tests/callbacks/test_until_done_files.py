@@ -204,6 +204,33 @@ def test_a_backup_of_the_end_has_the_averaged_weights(
     assert_same(again, model)
 
 
+def test_the_average_of_use_ema_does_not_take_their_place(perfect_average):
+    model = new_model(use_ema=True)
+    callback = TrainUntilDone(verbose=0)
+    fit(model, callback)
+    # No warning, which would be an error, and the weights are there.
+    kept = callback.companion().best_weights
+    for own, best in zip(model.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(own, best)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_a_loaded_cooldown_of_unknown_length_goes_on(tmp_path):
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+    data = data.filter(lambda *_: True)  # Of unknown length.
+    options = {"epochs": 8, "data": data, "validation_data": None}
+    save = keras.callbacks.ModelCheckpoint(
+        tmp_path / "{epoch}.keras", save_freq="epoch"
+    )
+    switch = SwitchCallback(AtEpoch(2), verbose=0)
+    fit(new_model(cooldown=Cooldown()), switch, save, **options)
+    model = keras.saving.load_model(tmp_path / "5.keras")
+    before = model.optimizer.cooldown_factor
+    switch = SwitchCallback(AtEpoch(2), verbose=0)
+    history = fit(model, switch, initial_epoch=5, **options).history
+    assert 1 > before > history["cooldown"][0] > history["cooldown"][1] > 0
+
+
 def test_other_weights_in_their_place_are_told(perfect_average):
     early = keras.callbacks.EarlyStopping(
         patience=50, restore_best_weights=True

@@ -72,6 +72,7 @@ def test_restart_counts_from_there():
     )
     variable = keras.Variable(np.ones(3), dtype="float64")
     factors = []
+    optimizer.training_steps = 8
 
     def update():
         optimizer.apply([tf.constant([0.1, -0.2, 0.3], "float64")], [variable])
@@ -87,6 +88,7 @@ def test_restart_counts_from_there():
     assert not optimizer.has_switched
     assert optimizer.phase_start == 7
     assert float(optimizer.state.scale_cut) == 1
+    assert optimizer.training_steps is None
     for _ in range(6):
         update()
     assert optimizer.switch_step == 11
