@@ -171,8 +171,8 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         """Begins a training anew from the weights that there are.
 
         The slots go on; the cool-down, `DivergenceGuard`'s cut and the length
-        of the training are forgotten; triggers and a cool-down's share count from
-        here. What starts switched (`AtStep(0)`) starts switched again.
+        of the training are forgotten; triggers and a cool-down's share count
+        from here. What starts switched (`AtStep(0)`) starts switched again.
 
         Raises:
             ValueError: If the optimizer is not built.
