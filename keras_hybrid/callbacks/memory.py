@@ -55,17 +55,6 @@ class Memory:
             return None
         return float(averages.validate(model)[self.judge])
 
-    def is_in(self, model: Any) -> bool:
-        """Whether the model has the best weights."""
-        return all(
-            np.array_equal(own, best, equal_nan=True)
-            for own, best in zip(
-                averages.values_of(model.weights),
-                self.best_weights,
-                strict=True,
-            )
-        )
-
     def stays_in(self, model: Any) -> bool:
         """Whether the best weights that it was given are still its own.
 
@@ -74,7 +63,14 @@ class Memory:
         """
         if unwrapped_optimizer(model).use_ema:
             averages.assign(model.weights, self.best_weights)
-        return self.is_in(model)
+        return all(
+            np.array_equal(own, best, equal_nan=True)
+            for own, best in zip(
+                averages.values_of(model.weights),
+                self.best_weights,
+                strict=True,
+            )
+        )
 
     def gives_better(self, model: Any, score: float) -> bool:
         """Gives a model the best weights, if its own score is worse."""
