@@ -19,7 +19,8 @@ class LengthCallback(keras.callbacks.Callback):
 
     Raises:
         ValueError: When `fit` starts, if the model has no HybridOptimizer, or
-            one whose cool-down needs a length that is known too late.
+            one whose cool-down needs a length that is known too late; in a
+            loop of your own, without `epochs`.
     """
 
     def __init__(self) -> None:
@@ -53,6 +54,13 @@ class LengthCallback(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Checks that a cool-down until the end knows where that is."""
+        if "epochs" not in (self.params or {}):
+            raise ValueError(
+                "Outside of `fit` the callback must be told the length of the "
+                "training: keras.callbacks.CallbackList(callbacks, "
+                "model=model, epochs=..., steps=...), `steps` in batches an "
+                f"epoch. Received: {self.params}"
+            )
         if self.params.get("steps") is None and self.params["epochs"] < 2:
             _check_length(hybrid_optimizer(self.model))
         self._horizon = Horizon(self.params, self.model)

@@ -31,19 +31,25 @@ class Memory:
         """Epochs that were averaged."""
         return self.average.epochs
 
-    def look(self, model: Any) -> dict[str, float]:
-        """Averages an epoch's weights; returns the average's validation."""
+    def look(self, model: Any, epoch: int) -> dict[str, float]:
+        """Averages an epoch's weights; returns the average's validation.
+
+        Args:
+            model: The compiled model.
+            epoch: Counted from 1, those without validation too.
+        """
         with averages.averaging(model, self.average):
             scores = averages.validate(model)
-        self.compare(scores)
+        self.compare(scores, epoch)
         return scores
 
-    def compare(self, scores: Mapping[str, float]) -> None:
+    def compare(self, scores: Mapping[str, float], epoch: int) -> None:
         """Takes the average's validation, and keeps the weights of the best."""
         self.judge = averages.judge(scores)
         value = float(scores[self.judge])
         if averages.is_better(self.judge, value, self.best):
-            self.best, self.best_epoch = value, self.epochs
+            # A callback made anew for each piece counts pieces from 1.
+            self.best, self.best_epoch = value, max(epoch, self.epochs)
             self.best_weights = [np.array(w) for w in self.average.values]
 
     def score(self, model: Any, logs: Mapping[str, Any]) -> float | None:

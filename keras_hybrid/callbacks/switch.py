@@ -89,7 +89,8 @@ class SwitchCallback(EpochEndCallback):
                 "trigger=None, monitor_only=True"
             )
         self._reported: bool | None = None
-        self._earlier_epochs = 0
+        # Of earlier fits, of which this one is the next piece.
+        self.earlier_epochs = 0
         self._warned = self._fired = False
         # Of the epoch that runs: found where a file was written at its end.
         self._early: looks.Look | None = None
@@ -129,10 +130,6 @@ class SwitchCallback(EpochEndCallback):
     ) -> None:
         """Takes an epoch's logs before the trigger is asked."""
 
-    def decides(self) -> bool:
-        """Whether it decides when to switch."""
-        return self.trigger is not None
-
     def look_ahead(
         self, epoch: int, logs: Mapping[str, Any]
     ) -> Mapping[str, Any]:
@@ -171,15 +168,14 @@ class SwitchCallback(EpochEndCallback):
         """Checks that a cool-down until the end knows where that is."""
         super().on_train_begin(logs)
         # One dictionary for all callbacks of this fit.
-        if self.decides() and self is not self.params.setdefault(
-            "switch_callback", self
-        ):
+        if self is not self.params.setdefault("switch_callback", self):
             raise ValueError(
-                "`callbacks` may have only one SwitchCallback with a trigger, "
-                "or one TrainUntilDone: compose triggers with `|` or `&`. "
+                "`callbacks` may have only one SwitchCallback or "
+                "TrainUntilDone: compose triggers with `|` or `&`, and leave "
+                "out one without a trigger. "
                 f"Received: another one with {self.trigger!r}"
             )
-        self._earlier_epochs = 0
+        self.earlier_epochs = 0
         self._reported = None
         self._fired = self._warned = False
         self._early = self._further = None
@@ -209,7 +205,7 @@ class SwitchCallback(EpochEndCallback):
             and self.trigger is not None
             and mark == looks.fingerprint(self.trigger)
         ):
-            self._earlier_epochs = max(int(watched) - epoch, 0)
+            self.earlier_epochs = max(int(watched) - epoch, 0)
         looks.check_restored(self.trigger, optimizer, epoch, restored)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -227,7 +223,7 @@ class SwitchCallback(EpochEndCallback):
             found = self._look(optimizer, epoch, logs, phase)
             self._act(optimizer, found)
         elif looks.would_differ(
-            found, self.trigger, epoch + self._earlier_epochs, logs
+            found, self.trigger, epoch + self.earlier_epochs, logs
         ):
             raise ValueError(
                 f"{self.trigger!r} was asked when a file was written, and "
@@ -269,7 +265,7 @@ class SwitchCallback(EpochEndCallback):
     ) -> looks.Look:
         trigger = self.trigger if self.is_asked(logs) else None
         return looks.look(
-            trigger, optimizer, epoch + self._earlier_epochs, logs, phase
+            trigger, optimizer, epoch + self.earlier_epochs, logs, phase
         )
 
     def look_before_file(self, epoch: int, logs: dict[str, Any]) -> bool:

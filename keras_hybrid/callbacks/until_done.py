@@ -57,15 +57,16 @@ class TrainUntilDone(SwitchCallback):
 
     `fit(epochs=1)` is taken for a piece of a longer training, in a loop of
     your own: the epochs are counted from one `fit` to the next, there is no
-    ceiling, and `done` tells when to end the loop.
+    ceiling, and `done` tells when to end the loop. With `stop=False`, which
+    needs a ceiling, it is a whole training.
 
     It needs no EarlyStopping and no ReduceLROnPlateau, and says so where they
     interfere. ModelCheckpoint, BackupAndRestore and ExactBackup work as ever,
     anywhere in the list: a resumed training ends as one never stopped.
 
     Args:
-        trigger: None (default: see above, or the optimizer's own trigger if it
-            has one), an epoch trigger or a step trigger.
+        trigger: None (default: see above, or the optimizer's own if it has
+            one), an epoch trigger or a step trigger, from then on its own.
         share: Float above 0, default 0.5: the length of the cool-down, of the
             updates before it. Its curve and final value are those of the
             optimizer's `cooldown`, or else a cosine to 0.
@@ -111,7 +112,7 @@ class TrainUntilDone(SwitchCallback):
         self.stop = checks.boolean("stop", stop)
         self.done = False
         self._step_trigger = of_steps
-        self._chooses = trigger is None
+        self._default = self._chooses = trigger is None
         self._memory = Memory()
         self._of: HybridOptimizer | None = None
         self._next_look = 0
@@ -124,6 +125,8 @@ class TrainUntilDone(SwitchCallback):
     def set_model(self, model: Any) -> None:
         """Gives the optimizer the cool-down and, if it is a step's, trigger."""
         optimizer = hybrid_optimizer(model)
+        if self._default and self._of is not optimizer:
+            self.trigger, self._chooses = None, True
         changes: dict[str, Any] = {
             "cooldown": _cooldown(optimizer, self.share if self.stop else None)
         }
@@ -145,10 +148,6 @@ class TrainUntilDone(SwitchCallback):
             self._memory = kept if isinstance(kept, Memory) else Memory()
             self._of = optimizer
         super().set_model(model)
-
-    def decides(self) -> bool:
-        """Whether it decides when to switch: it does."""
-        return True
 
     def companion(self) -> Memory:
         """The average, and the best so far."""
@@ -178,7 +177,8 @@ class TrainUntilDone(SwitchCallback):
         """Takes note of what was before: epoch `epoch` is the first."""
         restored = self.is_restored(optimizer)
         self._first_epoch = epoch
-        self._piece = self.params["epochs"] - epoch == 1 and not restored
+        last = self.params["epochs"] - epoch == 1
+        self._piece = self.stop and last and not restored
         begins_anew = not restored and self.has_trained(optimizer)
         looks_at_it = self._chooses or _monitors_average(self.trigger)
         if begins_anew or not looks_at_it:
@@ -245,7 +245,8 @@ class TrainUntilDone(SwitchCallback):
             # So that all lists of the History stay equally long.
             names = [name for name in logs if name.startswith("val_")]
             return {AVERAGED + name: math.nan for name in names}
-        scores = self._memory.look(self.model)
+        number = epoch + self.earlier_epochs + 1
+        scores = self._memory.look(self.model, number)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}
 
     def is_asked(self, logs: Mapping[str, Any]) -> bool:

@@ -177,7 +177,10 @@ def _trigger(name: str, value: Any) -> StepTrigger | None:
         "a step trigger (AtStep, ProjectionConverged, "
         "GradientSignalToNoise); epoch triggers go to SwitchCallback",
     )
-    unknown = set(() if trigger is None else trigger.needs) - SUMS
+    if trigger is None:
+        return None
+    trigger.get_config()  # One of the user's own may lack it.
+    unknown = set(trigger.needs) - SUMS
     if unknown:
         raise ValueError(
             f"`needs` of a trigger may hold {', '.join(sorted(SUMS))}. "

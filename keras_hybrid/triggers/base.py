@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -70,8 +71,21 @@ class Trigger:
         return type(self).all_of([self, other])
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        raise NotImplementedError
+        """Returns the constructor's arguments by name.
+
+        A trigger without arguments has this one; of others it is needed for
+        files and messages.
+
+        Raises:
+            TypeError: If the class has arguments and no `get_config`.
+        """
+        if inspect.signature(type(self)).parameters:
+            raise TypeError(
+                "A trigger of your own with arguments needs `get_config`, "
+                "which returns them by name. Received: "
+                f"{type(self).__name__} without it"
+            )
+        return {}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

@@ -1,5 +1,7 @@
 """What SwitchCallback refuses, and what it says then."""
 
+import re
+
 import keras
 import pytest
 from switching import compiled_model, fit, hybrid_model
@@ -48,15 +50,19 @@ def test_another_optimizer_is_an_error(optimizer):
         fit(model, SwitchCallback(AtEpoch(1)), epochs=1)
 
 
-def test_two_triggers_in_one_fit_are_an_error():
-    """They would share the one state that the optimizer keeps of a trigger."""
+@pytest.mark.parametrize("trigger", [AtEpoch(2), None])
+def test_two_in_one_fit_are_an_error(trigger):
+    """They would share the state that the optimizer keeps, and its length."""
     model = hybrid_model()
-    first, second = SwitchCallback(AtEpoch(1)), SwitchCallback(AtEpoch(2))
-    with pytest.raises(ValueError, match=r"only one.*`\|`.*AtEpoch"):
+    first, second = SwitchCallback(AtEpoch(1)), SwitchCallback(trigger)
+    with pytest.raises(
+        ValueError, match=re.escape(f"another one with {trigger}")
+    ):
         fit(model, first, second)
-    # One of them alone, again, and one that only logs beside it: all fine.
+    with pytest.raises(ValueError, match=r"only one.*`\|`.*with AtEpoch"):
+        fit(model, second, first)
+    # One of them alone, again.
     fit(model, first, epochs=1)
-    fit(model, first, SwitchCallback(verbose=0), epochs=2)
     assert model.optimizer.has_switched
 
 

@@ -500,6 +500,68 @@ def test_validation_of_every_other_epoch():
     assert model.optimizer.updates_made < 300 * STEPS
 
 
+def test_the_better_epoch_is_counted_with_those_not_validated(
+    monkeypatch, capsys
+):
+    ends_at(monkeypatch, [0.5, 1.5, 1.5, 1.0])
+    fit(new_model(), TrainUntilDone(), epochs=30, validation_freq=2)
+    assert "averaged weights of epoch 4 are better" in capsys.readouterr().out
+
+
+def test_without_a_stop_the_last_epoch_is_no_piece():
+    model = new_model()
+    callback = TrainUntilDone(AtEpoch(99), stop=False, verbose=0)
+    fit(model, callback, initial_epoch=9, epochs=10)
+    assert callback.done
+    assert model.optimizer.updates_made == STEPS
+    assert model.optimizer.cooldown_factor == 0
+
+
+@pytest.mark.slow
+def test_one_callback_for_two_models():
+    """What it chose for the first is not what the second is given."""
+    callback = TrainUntilDone(verbose=0)
+    fit(new_model(trigger=AtStep(9)), callback, epochs=30)
+    again, other = new_model(), new_model()
+    seen = fit(again, callback, epochs=30).history
+    expected = fit(other, TrainUntilDone(verbose=0), epochs=30).history
+    np.testing.assert_array_equal(
+        seen["averaged_val_loss"], expected["averaged_val_loss"]
+    )
+    assert_same(again, other)
+
+
+def test_a_loop_of_ones_own_tells_the_length():
+    def loop(**length):
+        model = new_model()
+        callback = TrainUntilDone(AtEpoch(2), verbose=0)
+        callbacks = keras.callbacks.CallbackList(
+            [callback], model=model, **length
+        )
+        callbacks.on_train_begin()
+        for epoch in range(9):
+            callbacks.on_epoch_begin(epoch)
+            for batch in range(STEPS):
+                callbacks.on_train_batch_begin(batch)
+                part = slice(BATCH * batch, BATCH * (batch + 1))
+                logs = model.train_on_batch(X[part], Y[part], return_dict=True)
+                callbacks.on_train_batch_end(batch, logs)
+            model.reset_metrics()
+            callbacks.on_epoch_end(epoch, dict(logs))
+            if model.stop_training:
+                break
+        callbacks.on_train_end()
+        return model
+
+    whole = new_model()
+    fit(whole, TrainUntilDone(AtEpoch(2), verbose=0), epochs=9)
+    assert_same(loop(epochs=9, steps=STEPS), whole)
+    for length in ({}, {"steps": STEPS}):
+        with pytest.raises(ValueError, match=r"CallbackList\(.*epochs=") as e:
+            loop(**length)
+        assert f"Received: {length or None}" in str(e.value)
+
+
 @pytest.mark.slow
 def test_without_a_stop_the_cooldown_lasts():
     model = new_model()

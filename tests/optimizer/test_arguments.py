@@ -192,6 +192,17 @@ def test_a_trigger_of_ones_own_starts_as_it_says():
     )
 
 
+class Waits(StepTrigger):
+    def __init__(self, n=3):
+        self.n = n
+
+
+def test_a_trigger_with_arguments_needs_a_config():
+    assert repr(Counts()) == "Counts()"
+    with pytest.raises(TypeError, match=r"`get_config`.*Received: Waits"):
+        HybridOptimizer(trigger=Waits())
+
+
 class Needs(StepTrigger):
     needs = frozenset({"loss"})
 
