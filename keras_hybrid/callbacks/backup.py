@@ -55,8 +55,9 @@ class ExactBackup(keras.callbacks.Callback):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: When `fit` starts, if the model is not built or the file is
-            damaged or of another model; when an epoch ends, if a value in the
+        ValueError: When `fit` starts, if the model is not built, the file is
+            damaged or of another model, or BackupAndRestore goes on with
+            another epoch; when an epoch ends, if a value in the
             logs is neither a number nor an array of numbers.
 
     Example:
@@ -115,7 +116,14 @@ class ExactBackup(keras.callbacks.Callback):
         if self._goes_on:
             optimizer = unwrapped_optimizer(self.model)
             steps = getattr(optimizer, "training_steps", None)
-            self._restore()
+            epoch = self._restore()
+            if epoch != self._epoch:
+                raise ValueError(
+                    f"The file {self.path} goes on with epoch {epoch}, counted "
+                    "from 0, and another callback has set where `fit` begins: "
+                    "leave out BackupAndRestore, or ExactBackup. Received: "
+                    f"epoch={self._epoch}"
+                )
             if steps is not None:
                 optimizer.training_steps = steps
             # Keras has read it, and keeps it: a next `fit` would begin there.

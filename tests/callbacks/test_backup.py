@@ -255,6 +255,26 @@ def test_an_unbuilt_model_is_refused(tmp_path):
         model.fit(X, Y, callbacks=[ExactBackup(tmp_path / "b")], verbose=0)
 
 
+def test_another_callback_that_restores_is_refused(tmp_path):
+    """Of which one has seen the epoch's end, and the other its beginning."""
+    path = tmp_path / "backup.npz"
+    with pytest.raises(Interrupted):
+        run(path, "end", 3)
+
+    class SetsTheEpoch(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            self.model._initial_epoch = 4  # As BackupAndRestore does.
+
+    with pytest.raises(ValueError, match="leave out BackupAndRestore"):
+        new_model().fit(
+            *(X, Y),
+            epochs=EPOCHS,
+            callbacks=[ExactBackup(path), SetsTheEpoch()],
+            verbose=0,
+        )
+    assert ExactBackup(path).next_epoch == 3
+
+
 def test_a_damaged_file_is_refused(tmp_path):
     path = tmp_path / "backup.npz"
     path.write_bytes(b"no snapshot")
