@@ -69,7 +69,13 @@ def below(folder: Path) -> list[Path]:
     found = set(folder.rglob("*.json"))
     for place in _tables_below(folder):
         found |= {place.parent / name for name in _table(place)}
-    for place in _tables_above(folder / "_"):
+    return sorted(found.union(packed_below(folder)))
+
+
+def packed_below(folder: Path) -> list[Path]:
+    """Returns the paths of the records below it that tables above it hold."""
+    found: set[Path] = set()
+    for place in _tables_above(folder):
         start = f"{_name(folder, place)}/"
         found |= {
             place.parent / name

@@ -127,7 +127,8 @@ def compare(
             f"`arms` must name at least one of {', '.join(ARMS)}. Received: "
             f"arms={arms!r}"
         )
-    chosen = [ARMS[checks.choice("arms", name, ARMS)] for name in arms]
+    names = dict.fromkeys(checks.choice("arms", name, ARMS) for name in arms)
+    chosen = [ARMS[name] for name in names]
     data = datasets.load(dataset, data_dir)
     total = len(chosen) * seeds * epochs
     runs: list[Run] = []

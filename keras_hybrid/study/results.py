@@ -115,7 +115,11 @@ def load_traces(folder: Path | str) -> tuple[dict[Cell, Trace], list[str]]:
         try:
             trace = Trace.load(path)
             runs = records.in_folder(path.parent.parent, "*-seed*.json")
-            traces[cell_of(Run.load(runs[0]))] = trace
+            if not runs:
+                raise ValueError("there are no runs beside it")
+            run = Run.load(runs[0])
+            check(run)
+            traces[cell_of(run)] = trace
         except ValueError as error:
             warnings.append(f"{path.relative_to(folder)}: skipped: {error}")
     return traces, warnings

@@ -162,12 +162,19 @@ def summary(runs: Sequence[Run]) -> list[Row]:
         controls, hybrids, each in the order of their first run.
 
     Raises:
-        ValueError: If there are no runs, or one lacks what a row needs.
+        ValueError: If there are no runs, two of one arm and seed, or one
+            lacks what a row needs.
     """
     if not runs:
         raise ValueError("`runs` must not be empty. Received: runs=[]")
     for run in runs:
         check(run)
+    known = {(cell_of(run), run.arm, run.seed) for run in runs}
+    if len(known) < len(runs):
+        raise ValueError(
+            "`runs` may have one run of an arm and seed of a cell. Received: "
+            f"{len(runs)} runs of {len(known)} arms and seeds"
+        )
     rows = []
     for cell, of_cell in sorted(group(runs, cell_of).items()):
         rows.extend(_rows_of_cell(cell, of_cell))
@@ -217,8 +224,7 @@ def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
             arms,
             target,
             baseline=baseline,
-            # `compare` has one control for all.
-            control=runs[0].configuration.get("control", control),
+            control=_control_of(arm, arms, control),
         )
         for arm, runs in arms.items()
     ]
@@ -227,6 +233,18 @@ def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
         return rows
     # Its records have a learning rate, which was not tuned.
     return [dataclasses.replace(row, learning_rate=None) for row in rows]
+
+
+def _control_of(
+    arm: str, arms: dict[str, list[Run]], best: str | None
+) -> str | None:
+    """The arm's own control; `best` where it has none."""
+    told = arms[arm][0].configuration
+    if "control" in told:
+        return told["control"]
+    # Those of `compare` tell theirs by the name.
+    own = (name for name in (f"{arm}_control", "control") if name in arms)
+    return next(own, best)
 
 
 def _row(
@@ -244,8 +262,9 @@ def _row(
     epochs, seconds = [], []
     if target is not None:
         for run in finished:
-            epochs.append(epochs_to_target(run.history["val_accuracy"], target))
-            seconds.append(seconds_to_target(run, target))
+            at, after = _to_target(run, target)
+            epochs.append(at)
+            seconds.append(after)
     losses = [run.test_loss for run in finished]
     has_losses = all(x is not None and math.isfinite(x) for x in losses)
     areas = [area_under_curve(_to_the_end(run)) for run in finished]
@@ -285,6 +304,18 @@ def _row(
         ),
         versions=library_versions(runs),
     )
+
+
+def _to_target(run: Run, target: float) -> tuple[int | None, float | None]:
+    """Epochs and seconds until it is reached, in the end at the latest.
+
+    A run may end with other weights than its last epoch's.
+    """
+    values = run.history["val_accuracy"]
+    epochs = epochs_to_target(values, target)
+    if epochs is None and run.final_val_accuracy >= target:
+        return len(values), float(run.history["seconds"][-1])
+    return epochs, seconds_to_target(run, target)
 
 
 def _interval(values: list[Any]) -> Interval | None:

@@ -67,7 +67,8 @@ class Trainer:
         rate = content["config"].get("learning_rate")
         if isinstance(rate, float):
             del content["config"]["learning_rate"]
-        key = json.dumps(content, sort_keys=True)
+        together = _divisor(steps_per_epoch, self.most_steps)
+        key = json.dumps([content, together], sort_keys=True)
         if key == self._key:
             self._reset(model, rate)
             return self._model
@@ -75,7 +76,7 @@ class Trainer:
             optimizer=optimizer,
             loss=loss(self.data.classes, self.label_smoothing),
             metrics=["accuracy"],
-            steps_per_execution=_divisor(steps_per_epoch, self.most_steps),
+            steps_per_execution=together,
         )
         optimizer.build(model.trainable_variables)
         self._key, self._model = key, model

@@ -16,7 +16,11 @@ from keras_tuner.errors import FatalTypeError, FatalValueError
 
 from keras_hybrid import batches
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks.switch import SwitchCallback
+from keras_hybrid.callbacks import (
+    DivergenceGuard,
+    ExactBackup,
+    SwitchCallback,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,17 +52,17 @@ class Fit:
                 f"{len(args)} positional arguments"
             )
         rest = dict(zip(names, args, strict=False)) | dict(kwargs)
-        for refused, instead in (
-            ("validation_split", "give `validation_data`"),
-            ("steps_per_epoch", "it follows from the data"),
-            ("validation_freq", "every epoch is validated"),
+        for refused, same, instead in (
+            ("validation_split", 0, "give `validation_data`"),
+            ("steps_per_epoch", None, "it follows from the data"),
+            ("validation_freq", 1, "every epoch is validated"),
+            ("initial_epoch", 0, "each trial is a whole training"),
         ):
-            if rest.pop(refused, None) not in (None, 0, 1):
+            if rest.pop(refused, None) not in (None, same):
                 raise FatalValueError(
                     f"`{refused}` is not supported in a search: {instead}. "
                     f"Received: {refused}={kwargs[refused]!r}"
                 )
-        rest.pop("initial_epoch", None)  # Each trial is a whole training.
         epochs = rest.pop("epochs", None)
         if epochs is None:
             raise FatalValueError(
@@ -76,7 +80,9 @@ class Fit:
                 ),
                 epochs=checks.integer("epochs", epochs, low=1),
                 shuffle=checks.boolean("shuffle", rest.pop("shuffle", True)),
-                callbacks=tuple(rest.pop("callbacks", None) or ()),
+                callbacks=tuple(
+                    keras.tree.flatten(rest.pop("callbacks", None) or ())
+                ),
                 rest={"verbose": 0, **rest},
             )._checked()
         except TypeError as error:
@@ -91,10 +97,14 @@ class Fit:
             if isinstance(
                 callback,
                 (
+                    DivergenceGuard,
+                    ExactBackup,
                     SwitchCallback,
                     keras.callbacks.BackupAndRestore,
                     keras.callbacks.EarlyStopping,
+                    keras.callbacks.LearningRateScheduler,
                     keras.callbacks.ReduceLROnPlateau,
+                    keras.callbacks.SwapEMAWeights,
                 ),
             ):
                 raise ValueError(
@@ -197,6 +207,19 @@ class Fit:
         parts = [[digest(leaf) for leaf in _flat(b)] for b in (first, last)]
         return [steps, *parts]
 
+    def validation(self) -> int | None:
+        """Returns a checksum of a data set's validation examples.
+
+        In whatever order they come. None for arrays, which the fingerprint
+        has, and for a data set without an end.
+        """
+        given = self.rest.get("validation_data")
+        if not isinstance(given, tf.data.Dataset):
+            return None
+        if given.cardinality() == tf.data.INFINITE_CARDINALITY:
+            return None
+        return sum(map(_checksum, given)) % 2**32
+
     def fingerprint(self) -> str:
         """Returns a text that tells other data or arguments apart."""
         data: Any = getattr(self.x, "__qualname__", type(self.x).__name__)
@@ -218,6 +241,18 @@ def _tensor(values: Any) -> tf.Tensor:
 
 def _flat(parts: Any) -> list[Any]:
     return list(tf.nest.flatten(parts))
+
+
+def _checksum(batch: Any) -> int:
+    """The sum of its examples' checksums."""
+    leaves = tf.nest.flatten(batch, expand_composites=True)
+    arrays = [np.asarray(leaf) for leaf in leaves]
+    if len({a.shape[:1] for a in arrays}) > 1 or not arrays[0].ndim:
+        return zlib.crc32(repr(digest(arrays)).encode())
+    return sum(
+        zlib.crc32(repr(digest(list(example))).encode())
+        for example in zip(*arrays, strict=True)
+    )
 
 
 def digest(value: Any) -> Any:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import keras_tuner
 from keras_tuner.errors import FailedTrialError, FatalError, FatalRuntimeError
 
-from keras_hybrid._support import checks, files, records
+from keras_hybrid._support import checks
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.plans import Plan
 from keras_hybrid.recipes import Recipe
@@ -149,12 +149,12 @@ class ForkedTuner(keras_tuner.Tuner):
         self._kind = (
             oracle if isinstance(oracle, str) else type(oracle).__name__
         )
-        self._max_epochs = max_epochs if oracle == "hyperband" else None
         oracle = oracles.given(oracle, objective, max_trials, max_epochs)
+        self._max_epochs = getattr(oracle, "max_epochs", None)
         self.folder = Path(directory) / project_name
         # A worker must not clear what its chief has begun.
         overwrite = overwrite and not members.is_worker()
-        _look_into(self.folder, overwrite)
+        identity.look_into(self.folder, overwrite)
         with oracles.quietly(self.folder):
             super().__init__(
                 oracle=oracle,
@@ -375,23 +375,3 @@ def _hyperparameters(oracle: Any, search: Search, trial: Trial) -> Any:
     hp = oracle.get_trial(search.best.name).hyperparameters.copy()
     hp.values.update(trial.hyperparameters)
     return hp
-
-
-def _look_into(folder: Path, overwrite: bool) -> None:
-    """Refuses what is not ours, and lets KerasTuner go on with what is."""
-    if not (overwrite or members.is_worker()):
-        records.restore(folder)  # It reads files alone.
-    if overwrite or not (folder / "oracle.json").exists():
-        # Not to be cleared under another's feet, and writable.
-        with members.alone(folder):
-            return
-    if not (folder / SETTINGS_FILE).exists():
-        raise ValueError(
-            f"`directory` holds another search, not made by ForkedTuner: "
-            f"give another, or overwrite=True. Received: {folder}"
-        )
-    # KerasTuner goes on only where this tuner's own file is: not after a
-    # kill in the first trial, nor after other tuners' trials.
-    own = folder / f"{members.name()}.json"
-    if not own.exists():
-        files.write_json(own, {})

@@ -48,6 +48,11 @@ class Job(NamedTuple):
         return self.name in REFERENCES
 
 
+def weights_in(folder: Path) -> tuple[Path, Path]:
+    """Returns where KerasTuner looks for a trial's weights and its inputs."""
+    return folder / "checkpoint.weights.h5", folder / "build_config.json"
+
+
 class Forks:
     """The snapshots that jobs share, and the model at work on them.
 
@@ -139,10 +144,9 @@ class Forks:
 
     def keep_weights(self, folder: Path) -> None:
         """Keeps the last weights, where KerasTuner looks for them."""
-        self.model.save_weights(folder / "checkpoint.weights.h5")
-        files.write_json(
-            folder / "build_config.json", self.model.get_build_config() or {}
-        )
+        weights, config = weights_in(folder)
+        self.model.save_weights(weights)
+        files.write_json(config, self.model.get_build_config() or {})
 
     def _prefix(self, job: Job, seed: int) -> Prefix:
         """What must be equal for two jobs to be one run until a switch."""

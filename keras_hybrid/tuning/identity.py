@@ -7,8 +7,11 @@ trials would be compared with those of this one.
 
 from __future__ import annotations
 
+import base64
 import json
+import marshal
 import math
+import types
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,14 +21,66 @@ import keras
 import keras_tuner
 
 from keras_hybrid import recipes
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.tuning import members
 from keras_hybrid.tuning.fit import Fit
 from keras_hybrid.tuning.hypermodel import HybridHyperModel, values_of
-from keras_hybrid.tuning.record import FORMAT
+from keras_hybrid.tuning.record import FORMAT, SETTINGS_FILE
 
 # One and the same loss, reckoned on other machines, differs by less.
 _LOSS_TOLERANCE = 1e-3
+
+
+def look_into(folder: Path, overwrite: bool) -> None:
+    """Refuses what is not ours, and lets KerasTuner go on with what is.
+
+    Args:
+        folder: Of the search.
+        overwrite: Whether its files are removed.
+
+    Raises:
+        ValueError: If there is another search, or what is left of one.
+    """
+    if not members.is_worker():
+        if overwrite or not (folder / SETTINGS_FILE).exists():
+            _check_new(folder, overwrite)
+        else:
+            records.restore(folder)  # It reads files alone.
+    if overwrite or not (folder / "oracle.json").exists():
+        # Not to be cleared under another's feet, and writable.
+        with members.alone(folder):
+            return
+    if not (folder / SETTINGS_FILE).exists():
+        raise ValueError(
+            f"`directory` holds another search, not made by ForkedTuner: "
+            f"give another, or overwrite=True. Received: {folder}"
+        )
+    # KerasTuner goes on only where this tuner's own file is: not after a
+    # kill in the first trial, nor after other tuners' trials.
+    own = folder / f"{members.name()}.json"
+    if not own.exists():
+        files.write_json(own, {})
+
+
+def _check_new(folder: Path, overwrite: bool) -> None:
+    """Refuses to begin where an earlier search's trainings would be taken.
+
+    Those of a table above the folder are there whatever is removed below.
+    """
+    packed = records.packed_below(folder)
+    files_too = [] if overwrite else records.below(folder)
+    left = [p for p in files_too or packed if p.name.startswith("seed-")]
+    if left:
+        table = packed and records.packed_in(packed[0])
+        undo = f"keras-hybrid pack --undo {table.parent}" if table else ""
+        raise ValueError(
+            "`directory` has trainings of an earlier search, whose search.json "
+            "is gone or would be removed: give another directory or "
+            "project_name, or remove them"
+            + (f" (`{undo}` first, as they are packed)" if undo else "")
+            + f". Received: {left[0]}"
+        )
 
 
 def check(
@@ -113,6 +168,7 @@ def describe(
         "x": fit.sample(batch),
         "loss": _loss(model, batch),
         "hyperparameters": _plain(hypermodel.own_space()),
+        "validation": fit.validation(),
     }
 
 
@@ -149,7 +205,8 @@ def _completed(
     there: Mapping[str, Any], description: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fills in what searches of earlier versions lack: they go on."""
-    added = {"architecture", "x", "loss", "hyperparameters"} - set(there)
+    later = {"architecture", "x", "loss", "hyperparameters", "validation"}
+    added = later - set(there)
     if "x" in added:
         # Of a function's data they have the default in place of the size.
         added.add("batch_size")
@@ -186,13 +243,35 @@ def _architecture(model: Any) -> str | None:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Lambdas, which are told apart.
-            text = json.dumps(model.get_config(), sort_keys=True)
+            config = _without_lines(model.get_config())
+            text = json.dumps(config, sort_keys=True)
     except (NotImplementedError, TypeError, ValueError):
         return None
     layers = [model, *model._flatten_layers(include_self=False)]
     for number, layer in enumerate(layers):
         text = text.replace(f'"{layer.name}"', f'"({number})"')
     return text
+
+
+def _without_lines(config: Any) -> Any:
+    """The same with lambdas' code, but not the lines and file it stands in."""
+    if isinstance(config, (list, tuple)):
+        return [_without_lines(part) for part in config]
+    if not isinstance(config, Mapping):
+        return config
+    if config.get("class_name") != "__lambda__":
+        return {name: _without_lines(part) for name, part in config.items()}
+    inner = config["config"]
+    code = marshal.loads(base64.b64decode(inner["code"]))
+    return [_instructions(code), inner["defaults"], inner["closure"]]
+
+
+def _instructions(code: types.CodeType) -> list[Any]:
+    constants = [
+        _instructions(c) if isinstance(c, types.CodeType) else repr(c)
+        for c in code.co_consts
+    ]
+    return [code.co_code.hex(), *code.co_names, *constants]
 
 
 def _loss(model: Any, batch: Any) -> list[Any]:

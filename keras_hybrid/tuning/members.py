@@ -52,14 +52,16 @@ def check() -> None:
     Raises:
         ValueError: If some are missing or wrong.
     """
-    if _ADDRESS[0] not in os.environ:
+    needed = (*_ADDRESS, _NAME)
+    given = {part: os.environ[part] for part in needed if part in os.environ}
+    if not given:
         return
-    missing = [part for part in (_ADDRESS[1], _NAME) if part not in os.environ]
-    if missing:
+    if missing := [part for part in needed if part not in given]:
         raise ValueError(
             "A search on several processes needs the environment variables "
-            f"{', '.join((*_ADDRESS, _NAME))}. Received: {_ADDRESS[0]}="
-            f"{os.environ[_ADDRESS[0]]!r} without {' and '.join(missing)}"
+            f"{', '.join(needed)}. Received: "
+            f"{', '.join(f'{part}={text!r}' for part, text in given.items())} "
+            f"without {' and '.join(missing)}"
         )
     _port()
     _wait()

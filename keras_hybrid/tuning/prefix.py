@@ -229,6 +229,9 @@ class Prefix:
         states: list[list[np.ndarray]] = []
         inner = getattr(optimizer.trigger, "trigger", None)
         if isinstance(optimizer.trigger, Recorder) and inner is not None:
+            if isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer):
+                # A skipped update has no row, so that they do not tell when.
+                candidates, last = candidates[:1], candidates[0]
             last, states = self._states_along(optimizer, inner, last)
         start = max(e for e in candidates if e <= last)
         history = snapshot.restore(

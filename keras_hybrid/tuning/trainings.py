@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from keras_tuner.errors import FatalValueError
 
 from keras_hybrid._support import files
 from keras_hybrid.tuning import record
-from keras_hybrid.tuning.forks import Forks, Job
+from keras_hybrid.tuning.forks import Forks, Job, weights_in
 from keras_hybrid.tuning.pruning import median_rule, never
 from keras_hybrid.tuning.record import History, Search, Trained
 
@@ -63,7 +64,8 @@ class Trainings:
         if run is None:
             try:
                 search = self.reader.load()
-                run = known(search, job, seed) or self._train(search, job, seed)
+                run = self._taken(search, job, seed)
+                run = run or self._train(search, job, seed)
                 record.write_run(path, job.plan, job.own, job.fit.epochs, run)
             except files.DiskFull as error:
                 raise FatalValueError(
@@ -81,6 +83,18 @@ class Trainings:
         """
         *of, run = self.reader.read_run(path)
         return run if of == [job.plan, job.own, job.fit.epochs] else None
+
+    def _taken(self, search: Search, job: Job, seed: int) -> Trained | None:
+        """The run of another trial, whose weights become this one's too."""
+        found = known(search, job, seed)
+        if found is None:
+            return None
+        name, run = found
+        if seed == 0 and not job.is_reference:
+            for path in weights_in(job.folder.parent / f"trial_{name}"):
+                if path.exists():
+                    shutil.copy(path, job.folder)
+        return run
 
     def _train(self, search: Search, job: Job, seed: int) -> Trained:
         stop: Callable[[History], bool] = never
@@ -106,8 +120,8 @@ class Trainings:
         self.told(self, job, seed, epoch, run)
 
 
-def known(search: Search, job: Job, seed: int) -> Trained | None:
-    """Returns the run of another trial that is this one, at no cost.
+def known(search: Search, job: Job, seed: int) -> tuple[str, Trained] | None:
+    """Returns the trial whose run is this one, and that run, at no cost.
 
     Two fractions may be one epoch, and a reference one of the trials.
     """
@@ -124,7 +138,7 @@ def known(search: Search, job: Job, seed: int) -> Trained | None:
             for run in trial.runs:
                 if run.seed == seed and run.status == "finished":
                     whole = len(run.history["loss"])
-                    return run._replace(
+                    return trial.name, run._replace(
                         shared_epochs=whole, trained_epochs=0, seconds=0.0
                     )
     return None

@@ -100,6 +100,12 @@ def set_plan(
     model: Any, plan: Plan, steps: int, fit: Fit, recorded: Sequence[str]
 ) -> None:
     """Gives the model's optimizer the plan for this budget."""
+    if steps % model.steps_per_execution:
+        raise FatalValueError(
+            "`steps_per_execution` must divide the updates of an epoch, or the "
+            "epochs would not begin where they are shared. Received: "
+            f"steps_per_execution={model.steps_per_execution}, {steps} updates"
+        )
     arguments = plan.optimizer_arguments(steps * fit.epochs)
     if recorded and plan.when != "start":
         arguments["trigger"] = Recorder(

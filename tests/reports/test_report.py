@@ -406,6 +406,35 @@ def test_summary_refuses_what_it_cannot_report():
     run = dataclasses.replace(make("adam", 0, 0.5), configuration={})
     with pytest.raises(ValueError, match="Received: arm='adam', seed=0"):
         summary([run])
+    twice = [make("adam", 0, 0.5), make("adam", 0, 0.6)]
+    with pytest.raises(ValueError, match="2 runs of 1 arms and seeds"):
+        summary(twice)
+
+
+def test_each_hybrid_has_its_own_control():
+    ended = dict.fromkeys(("until_done", "until_done_control"))
+    for arm, role in zip(ended, ("hybrid", "control"), strict=True):
+        told = {**make("control", 0, 0.5).configuration, "role": role}
+        ended[arm] = [
+            dataclasses.replace(
+                make("control", seed, 0.9), arm=arm, configuration=told
+            )
+            for seed in range(3)
+        ]
+    runs = [*study(), *ended["until_done"], *ended["until_done_control"]]
+    assert row_of(runs, "hybrid").against_control.paired.mean == (
+        pytest.approx(0.08)
+    )
+    assert row_of(runs, "until_done").against_control.paired.mean == 0
+
+
+def test_the_weights_a_run_ends_with_reach_the_target():
+    sgd, adam = make("sgd", 0, 0.6), make("adam", 0, 0.5)
+    told = {**adam.configuration, "callbacks": ["EarlyStopping"]}
+    adam = dataclasses.replace(adam, configuration=told, val_accuracy=0.65)
+    row = row_of([sgd, adam], "adam")
+    assert (row.target, row.reached) == (pytest.approx(0.65), 1)
+    assert (row.epochs_to_target, row.seconds_to_target) == (3, 30.0)
 
 
 def test_page_says_what_the_figures_mean(page):

@@ -183,6 +183,36 @@ def test_the_control_has_the_hybrids_learning_rate_and_no_sgd(tmp_path):
     assert control.history["loss"][2:] != hybrid.history["loss"][2:]
 
 
+def test_an_arm_that_is_named_twice_is_trained_once(tiny, tmp_path):
+    runs = protocol.compare(
+        architecture="linear",
+        epochs=2,
+        seeds=1,
+        arms=["adam", "adam"],
+        output=tmp_path,
+        batch_size=16,
+    )
+    assert [run.arm for run in runs] == ["adam"]
+
+
+def test_a_trainer_may_change_the_batch_size(tmp_path):
+    data, arm = tiny_data(), arms.ARMS["adam_constant"]
+    trainer = protocol.Trainer(data, "linear")
+    losses = [
+        protocol.train_to(
+            tmp_path / f"{number}.json", each, arm, 0, 2, size
+        ).history["loss"]
+        for number, (each, size) in enumerate(
+            [
+                (trainer, 4),
+                (trainer, len(data.train[0]) // 3),
+                (protocol.Trainer(data, "linear"), len(data.train[0]) // 3),
+            ]
+        )
+    ]
+    assert losses[1] == losses[2] != losses[0]
+
+
 COOLED = ("adam", "sgd", "control", "hybrid")
 
 

@@ -132,6 +132,44 @@ def test_forked_equals_unshared(name, model, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_skipped_updates_do_not_shift_a_step_trigger(tmp_path):
+    """Loss scaling skips the first ones: their signals are no rows."""
+
+    def build_half(hp):
+        half = keras.DTypePolicy("mixed_float16")
+        model = keras.Sequential(
+            [
+                keras.Input((6,)),
+                keras.layers.Dense(8, "relu", dtype=half),
+                keras.layers.Dense(2, "softmax"),
+            ]
+        )
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            HybridOptimizer(1e-2, jit_compile=False),
+            initial_scale=2.0**22,
+            dynamic_growth_steps=20,
+        )
+        model.compile(optimizer, "sparse_categorical_crossentropy")
+        return model
+
+    space = {**SPACES["projection"], "when": "projection"}
+    tuner = tuner_in(tmp_path, build_half, space)
+    data = {**DATA, "epochs": 20}
+    tuner.search(**data)
+    seen = set()
+    for trial in record.load(tuner.folder).trials:
+        hp = tuner.oracle.get_trial(trial.name).hyperparameters
+        model = tuner.hypermodel.build_seeded(hp, 0)
+        signals = tuner.hypermodel.recorded_signals
+        whole = train_whole(model, trial.plan, Fit.of((), data), 0, signals)
+        assert model.optimizer.inner_optimizer.updates_made < 20 * 6
+        assert trial.runs[0].switch_step == whole.switch_step
+        assert trial.runs[0].history["val_loss"] == whole.history["val_loss"]
+        seen.add(whole.switch_step)
+    assert len(seen) > 1
+
+
+@pytest.mark.slow
 def test_a_shared_prefix_logs_each_trial_s_own_sgd_rate(tmp_path):
     space = {**FIXED, "when": "fraction", "fraction": 0.5}
     space |= {"scale": "number", "rho": [0.5, 2.0, 3.0]}
@@ -254,4 +292,6 @@ def test_fractions_of_one_epoch_are_trained_once(tmp_path):
     search = record.load(tuner.folder)
     trained = [run.trained_epochs for t in search.trials for run in t.runs]
     assert trained == [4, 0, 0, 3]
+    weights = [model.get_weights() for model in tuner.get_best_models(4)]
+    assert len(weights) == 4
     assert len({t.mean("val_loss") for t in search.trials}) == 2

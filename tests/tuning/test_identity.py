@@ -1,6 +1,7 @@
 """A search goes on as what it was, or says what differs."""
 
 import json
+import shutil
 
 import keras
 import keras_tuner
@@ -19,7 +20,8 @@ from searches import (
     tuner_in,
 )
 
-from keras_hybrid import HybridOptimizer, SwitchCallback
+from keras_hybrid import DivergenceGuard, HybridOptimizer, SwitchCallback
+from keras_hybrid._support import records
 from keras_hybrid.tuning import record
 
 
@@ -49,6 +51,19 @@ def data_set():
             {"callbacks": [keras.callbacks.EarlyStopping()]},
             ValueError,
             "may watch but not steer",
+        ),
+        ({"steps_per_epoch": 1}, ValueError, "`steps_per_epoch` is not"),
+        ({"validation_split": 1}, ValueError, "`validation_split` is not"),
+        ({"initial_epoch": 2}, ValueError, "`initial_epoch` is not"),
+        (
+            {"callbacks": DivergenceGuard()},
+            ValueError,
+            "Received: DivergenceGuard",
+        ),
+        (
+            {"callbacks": [keras.callbacks.LearningRateScheduler(abs)]},
+            ValueError,
+            "Received: LearningRateScheduler",
         ),
         (
             {"callbacks": [SwitchCallback()]},
@@ -115,7 +130,86 @@ def test_a_search_of_another_model_with_the_same_weights(tmp_path):
         begin(other)
 
 
-LATER = ("architecture", "x", "loss", "hyperparameters")
+def doubled():
+    """On one line each, which is in a lambda's code."""
+    first = keras.layers.Lambda(lambda x: 2.0 * x)
+    second = keras.layers.Lambda(lambda x: 2.0 * x)
+    return first, second, keras.layers.Lambda(lambda x: 3.0 * x)
+
+
+def test_lambdas_are_told_by_what_they_do(tmp_path):
+    first, second, other = (
+        lambda hp, layer=layer: compiled(layer) for layer in doubled()
+    )
+    begin(tuner_in(tmp_path, first))
+    begin(tuner_in(tmp_path, second))
+    with pytest.raises(ValueError, match="a search with another architecture"):
+        begin(tuner_in(tmp_path, other))
+
+
+def compiled(layer, **arguments):
+    model = keras.Sequential(
+        [keras.Input((6,)), layer, keras.layers.Dense(2, "softmax")]
+    )
+    model.compile(
+        HybridOptimizer(1e-2, jit_compile=False),
+        LOSS,
+        metrics=["accuracy"],
+        **arguments,
+    )
+    return model
+
+
+def test_calls_of_several_updates_must_end_with_the_epoch(tmp_path):
+    tuner = tuner_in(
+        tmp_path,
+        lambda hp: compiled(
+            keras.layers.Activation("relu"), steps_per_execution=4
+        ),
+    )
+    with pytest.raises(ValueError, match="steps_per_execution=4, 6 updates"):
+        tuner.search(**DATA, epochs=4)
+
+
+def test_a_search_of_other_validation_data(tmp_path):
+    def validated_on(y, **options):
+        pairs = tf.data.Dataset.from_tensor_slices((X[:32], y[:32]))
+        return {"validation_data": pairs.shuffle(32, **options).batch(8)}
+
+    begin(tuner_in(tmp_path), **validated_on(Y, seed=1))
+    begin(tuner_in(tmp_path), **validated_on(Y, seed=2))
+    with pytest.raises(ValueError, match="a search with another validation"):
+        begin(tuner_in(tmp_path), **validated_on(1 - Y, seed=1))
+    # One without an end has nothing that could be told apart.
+    endless = {"validation_data": data_set().repeat(), "validation_steps": 2}
+    begin(tuner_in(tmp_path / "endless"), **endless)
+
+
+@pytest.mark.parametrize("removed", [True, False], ids=["rm", "overwrite"])
+def test_packed_trainings_are_not_taken_for_a_new_search_s(tmp_path, removed):
+    tuner = tuner_in(tmp_path)
+    begin(tuner)
+    record.write_run(
+        tuner.folder / "trial_0" / "seed-0.json",
+        tuner.hypermodel.plan(keras_tuner.HyperParameters()),
+        {},
+        4,
+        record.Trained(0, {"loss": [1.0] * 4}, None, 6, 0, 4, 1.0, "finished"),
+    )
+    records.pack(tmp_path)
+    if removed:
+        shutil.rmtree(tuner.folder)
+    with pytest.raises(ValueError, match=r"earlier search.*pack --undo"):
+        tuner_in(tmp_path, overwrite=not removed)
+    records.unpack(tmp_path)
+    if removed:
+        with pytest.raises(ValueError, match="earlier search"):
+            tuner_in(tmp_path)
+    begin(tuner_in(tmp_path, overwrite=True))
+    assert not list(tuner.folder.rglob("seed-*.json"))
+
+
+LATER = ("architecture", "x", "loss", "hyperparameters", "validation")
 
 
 def test_a_search_of_an_earlier_version_goes_on_and_is_completed(tmp_path):

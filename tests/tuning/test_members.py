@@ -73,6 +73,7 @@ def expected(tmp_path_factory):
     [
         ({"KERASTUNER_ORACLE_PORT": None}, "without KERASTUNER_ORACLE_PORT"),
         ({"KERASTUNER_TUNER_ID": None}, "without KERASTUNER_TUNER_ID"),
+        ({"KERASTUNER_ORACLE_IP": None}, "without KERASTUNER_ORACLE_IP"),
         ({"KERASTUNER_ORACLE_PORT": "http"}, "the number of a port.*'http'"),
         ({"KERASTUNER_ORACLE_PORT": "99999"}, "the number of a port"),
         ({"KERAS_HYBRID_CHIEF_WAIT": "soon"}, "a number of seconds.*'soon'"),

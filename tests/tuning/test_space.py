@@ -2,6 +2,7 @@
 
 import keras
 import keras_tuner
+import numpy as np
 import pytest
 from searches import POINTS, build, build_light, tuner_in
 
@@ -19,6 +20,13 @@ def test_the_default_space_declares_every_field_under_its_condition():
         k for k, v in DEFAULT_SPACE.items() if isinstance(v, (list, tuple))
     }
     assert names == searched - {"rho"}, "no value of scale reads rho"
+
+
+def test_numbers_of_the_space_may_be_of_any_type():
+    space = {"multiplier": [1, np.float32(0.5)], "tolerance": (1, 2)}
+    hypermodel = HybridHyperModel(build, {**space, "when": "projection"})
+    assert hypermodel.space["multiplier"] == [1.0, 0.5]
+    hypermodel.plan(keras_tuner.HyperParameters())
 
 
 def test_samples_of_the_default_space_are_plans_that_train():
