@@ -57,6 +57,15 @@ def dense(grad: Any) -> Any:
     return grad
 
 
+def as_gradient(grad: Any, dtype: Any) -> Any:
+    """Takes what Keras' optimizers take: an array, or of another float type."""
+    if type(grad).__name__ == "IndexedSlices":
+        return grad
+    grad = keras.ops.convert_to_tensor(grad)
+    ours, theirs = map(keras.backend.standardize_dtype, (grad.dtype, dtype))
+    return grad if ours == theirs else keras.ops.cast(grad, theirs)
+
+
 def inside_a_graph() -> bool:
     """Whether a tf.function is being traced."""
     if keras.backend.backend() != "tensorflow":

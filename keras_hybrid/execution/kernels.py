@@ -32,7 +32,8 @@ def can_update(formula: Formula, phase: str, layout: Layout) -> bool:
     if phase == "sgd":
         return True
     transition = formula.transition
-    arithmetic = isinstance(transition, Hard) or (
+    # One derived from them may mix in another way.
+    arithmetic = type(transition) is Hard or (
         type(transition) is Blend and transition.path == "arithmetic"
     )
     return (

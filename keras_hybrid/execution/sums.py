@@ -141,10 +141,14 @@ def _compiled(
     def one(
         layout: Layout, settings: Settings, grad: Tensor, handles: list[Tensor]
     ) -> dict[str, Tensor]:
+        import tensorflow as tf
+
         slots = [
             functions.value(h, layout.dtype, layout.units.shape)
             for h in handles
         ]
+        # That of an embedding has none of its own inside a `cond`.
+        grad = tf.ensure_shape(grad, layout.units.shape)
 
         def of(grad: Tensor, *slots: Tensor) -> dict[str, Tensor]:
             return terms(formula, names, settings, grad, slots, dtype)

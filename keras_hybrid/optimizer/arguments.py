@@ -80,6 +80,14 @@ def check_together(optimizer: Any) -> None:
         )
     _check_shares_momentum(scale, optimizer.transition)
     starts = trigger is not None and trigger.fires_at_start
+    cooldown = optimizer.cooldown
+    if starts and cooldown is not None and cooldown.share is not None:
+        raise ValueError(
+            "`Cooldown(share=...)` is a share of the updates before the "
+            "switch, and there are none: give it `steps`, or let it end with "
+            f"the training. Received: trigger={trigger!r}, "
+            f"cooldown={cooldown!r}"
+        )
     if starts and scale.estimated:
         raise ValueError(
             "`trigger` fires before the first update, so there is no "
@@ -123,12 +131,33 @@ def check_to_build(optimizer: Any) -> None:
         )
 
 
-def check_fits_state(optimizer: Any, name: str, value: Any) -> None:
-    """Refuses a change of what the optimizer's variables depend on.
+def check_assigned(optimizer: Any, name: str, value: Any) -> None:
+    """Refuses what a built optimizer, with its other arguments, cannot become.
 
     Raises:
-        ValueError: If a built optimizer has not the variables for it.
+        ValueError: If it has not the variables for the value, is past the
+            switch that it decides, or has an argument that excludes it.
     """
+    if name not in CHECKS:
+        return
+    _check_fits_state(optimizer, name, value)
+    if isinstance(value, float) and name in ("sgd_scale", "sgd_learning_rate"):
+        switched = any(s is not None for s in optimizer.switch_steps.values())
+        if switched and value != getattr(optimizer, name):
+            raise ValueError(
+                f"`{name}` is read at the switch, which has been: change "
+                "`learning_rate`, which SGD's rate follows, or `revert()` "
+                f"before. Received: {name}={value!r}"
+            )
+    before = getattr(optimizer, name)
+    object.__setattr__(optimizer, name, value)
+    try:
+        check_together(optimizer)
+    finally:
+        object.__setattr__(optimizer, name, before)
+
+
+def _check_fits_state(optimizer: Any, name: str, value: Any) -> None:
     if name in ("amsgrad", "scope", "scale_scope"):
         fits = value == getattr(optimizer, name)
     elif name == "transition":
@@ -231,4 +260,16 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "jit_compile": _jit_compile,
     "scale_multiplier": _POSITIVE,
     "skip_nonfinite": checks.boolean,
+}
+# What the compiled step has in it, Keras' own too.
+TRACED = frozenset(CHECKS) | {
+    "weight_decay",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
 }

@@ -82,6 +82,8 @@ def _from_slots(
     slots: Sequence[Any],
 ) -> tuple[Tensor, Tensor]:
     """Returns `Slots.estimate`; a variable without slots counts as 0."""
+    if not layouts:  # All are frozen.
+        return none(state)
     clips: list[Tensor | None] = [None] * len(layouts)
     every = settings_of(plan, layouts, state.units, clips, "adaptive")
     # Variables that have switched no longer count.

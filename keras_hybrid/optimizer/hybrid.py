@@ -73,8 +73,8 @@ class HybridOptimizer(PhasedOptimizer):
             an embedding table, each weight of a bias or of a normalization's
             scale. `"variable"`, `"layer"` or `"model"`; `"weight"`: each
             weight keeps Adam's step size as the switch found it, read from the
-            second moment. What is averaged before the switch knows nothing
-            finer than a variable.
+            second moment (while Adam has a part, its present one). What is
+            averaged before the switch knows nothing finer than a variable.
         cooldown: None (default) or a `transitions.Cooldown`: a factor on the
             learning rate that falls from the switch on.
         jit_compile: `"auto"` (default): on the TensorFlow backend the update
@@ -231,8 +231,8 @@ class HybridOptimizer(PhasedOptimizer):
         around it by a `fit` with a callback of ours, or `model.compile`.
         """
         value = arguments.checked(name, value)
-        if name in arguments.CHECKS and self.__dict__.get("built"):
-            arguments.check_fits_state(self, name, value)
+        if name in arguments.TRACED and self.__dict__.get("built"):
+            arguments.check_assigned(self, name, value)
             self.outdates_traces = True
         super().__setattr__(name, value)
         if name == "transition":

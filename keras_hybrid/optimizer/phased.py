@@ -155,10 +155,10 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         """Goes back to the adaptive phase with the next update.
 
         The second moment and the moving averages of rho continue from where
-        the switch left them; triggers start anew. With `carry_momentum=False`
-        the first moment is young, but its bias correction is not: Adam's first
-        steps are then too short, as beta_1^k with the k updates since the
-        switch.
+        the switch left them; triggers start anew (an `AtStep` that has passed
+        switches after one update). With `carry_momentum=False` the first
+        moment is young, but its bias correction is not: Adam's first steps are
+        then too short, as beta_1^k with the k updates since the switch.
 
         Raises:
             ValueError: If the optimizer is not built.
@@ -322,5 +322,5 @@ class PhasedOptimizer(WholeUpdateOptimizer):
 
     def beside_config(self) -> dict[str, Any]:
         """Returns what a copy is told beside its config."""
-        steps = self.training_steps
+        steps = self.training_steps or self._told_training_steps
         return {} if steps is None else {"training_steps": steps}

@@ -40,7 +40,7 @@ def sgd_learning_rates(optimizer: Any) -> dict[str, float | None]:
     own = _means(state, scales)
     steps = own * sgd_rates[state.groups.of]
     known = np.ones(len(steps), bool)
-    waiting = own == 0
+    waiting = (own == 0) & [u.count > 0 for u in state.units]
     if choices.sgd_schedule is None and waiting.any():
         if choices.sgd_rate is None:
             found = optimizer.asked("estimate", estimate, step)
@@ -95,7 +95,7 @@ def cooldown_end(cooldown: Cooldown, state: State) -> int | None:
 
 
 def _means(state: State, scales: Any) -> np.ndarray:
-    """Returns each variable's mean over its units."""
+    """Returns each variable's mean over its units; 0 where there are none."""
     counts = [u.count for u in state.units]
-    starts = np.cumsum([0, *counts[:-1]])
-    return np.add.reduceat(np.asarray(scales), starts) / counts
+    parts = np.split(np.asarray(scales), np.cumsum(counts)[:-1])
+    return np.array([x.mean() if x.size else 0.0 for x in parts])

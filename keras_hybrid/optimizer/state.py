@@ -227,7 +227,9 @@ class State:
             shape = self.switch_steps.shape
             self.switch_steps.assign(np.full(shape, updates))
             self.weights.assign(np.full(shape, choices.start_weight))
-            self.scales.assign(scales)
+            # A number is put back, as after `revert`; a rate may be fixed.
+            own = choices.rho
+            self.scales.assign(np.full(scales.shape, own) if own else scales)
             if choices.inside_momentum:
                 self.forgets.assign(np.ones(self.forgets.shape))
 

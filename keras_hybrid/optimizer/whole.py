@@ -101,6 +101,10 @@ class WholeUpdateOptimizer(KeptOptimizer):
         """
         replicas.check_strategy(self)
         self.check_variables()
+        grads = [
+            backends.as_gradient(g, v.dtype)
+            for g, v in zip(grads, trainable_variables, strict=True)
+        ]
         self._clips_in_update = True
         try:
             super()._backend_apply_gradients(grads, trainable_variables)
@@ -209,6 +213,7 @@ class WholeUpdateOptimizer(KeptOptimizer):
     def variables_changed(self) -> None:
         """Has everything traced anew."""
         self.forget_functions()
+        self.outdates_traces = True
 
     def forget_functions(self) -> None:
         """Has everything traced anew: an argument or variable has changed."""

@@ -1,6 +1,7 @@
 """Arguments assigned and changed, copies, and triggers of one's own."""
 
 import copy
+import math
 import pickle
 
 import keras
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from inside import slots, state, tracing_counts
 
-from keras_hybrid import HybridOptimizer
+from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.transitions import Blend, Cooldown
 from keras_hybrid.triggers import AtStep, ProjectionConverged, StepTrigger
 
@@ -210,3 +211,83 @@ class Needs(StepTrigger):
 def test_a_trigger_may_need_only_what_there_is():
     with pytest.raises(ValueError, match=r"`needs`.*step_square.*loss"):
         HybridOptimizer(trigger=Needs())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "value", "message"),
+    [
+        ({"sgd_scale": "norm"}, "sgd_learning_rate", 0.1, "Only one of"),
+        ({"sgd_learning_rate": 0.1}, "sgd_scale", 2.0, "Only one of"),
+        ({"sgd_scale": 2.0}, "scale_multiplier", 2.0, "a factor on the"),
+        ({"trigger": AtStep(3)}, "trigger", AtStep(0), "before the first"),
+        (
+            {"trigger": AtStep(0), "sgd_scale": 1.0},
+            "cooldown",
+            Cooldown(share=0.5),
+            "a share of the updates before",
+        ),
+    ],
+)
+def test_assigned_arguments_must_go_together(arguments, name, value, message):
+    """A config that could not be loaded would come of it."""
+    optimizer = HybridOptimizer(0.01, **arguments)
+    updates(optimizer, 1)
+    before = optimizer.get_config()
+    with pytest.raises(ValueError, match=message):
+        setattr(optimizer, name, value)
+    assert optimizer.get_config() == before
+    HybridOptimizer.from_config(before)
+
+
+def test_sgd_s_rate_is_not_assigned_behind_the_switch():
+    optimizer = HybridOptimizer(0.01, sgd_learning_rate=0.1)
+    updates(optimizer, 1)
+    optimizer.switch()
+    optimizer.sgd_learning_rate = 0.1  # As it is.
+    with pytest.raises(ValueError, match="read at the switch.*0.001"):
+        optimizer.sgd_learning_rate = 0.001
+    optimizer.revert()
+    optimizer.sgd_learning_rate = 0.001
+    optimizer.switch()
+    assert optimizer.sgd_learning_rate_equivalent == pytest.approx(0.001)
+
+
+@pytest.mark.parametrize("change", [set_decay, set_clipvalue, exclude])
+def test_keras_own_arguments_reach_the_next_fit(change):
+    def trained(optimizer, callbacks, eagerly):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        model.compile(optimizer, "mse", run_eagerly=eagerly)
+        x = np.ones((8, 2), "float32")
+        model.fit(x, x[:, :1], verbose=0, callbacks=callbacks)
+        change(optimizer, model.trainable_variables[0])
+        model.fit(x, x[:, :1], verbose=0, callbacks=callbacks)
+        return model.get_weights()[0]
+
+    # Keras keeps the step that it has compiled; eagerly it has none.
+    expected = trained(keras.optimizers.AdamW(0.01, 2.0), [], True)
+    ours = HybridOptimizer(0.01, weight_decay=2.0, jit_compile=False)
+    np.testing.assert_allclose(
+        trained(ours, [SwitchCallback(verbose=0)], False), expected, rtol=1e-5
+    )
+
+
+def test_a_copy_knows_that_the_length_comes_later():
+    optimizer = HybridOptimizer(0.01, cooldown=Cooldown())
+    optimizer.training_steps = math.inf
+    updates(optimizer, 1)
+    updates(copy.deepcopy(optimizer), 1)
+
+
+@pytest.mark.parametrize(
+    "grad", [np.ones(2), [1.0, 1.0], ONE.astype("float16")], ids=repr
+)
+@pytest.mark.parametrize("clipvalue", [None, 0.5])
+def test_gradients_that_keras_takes(grad, clipvalue):
+    results = []
+    for given in (grad, ONE):
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = HybridOptimizer(0.01, clipvalue=clipvalue)
+        optimizer.apply([given], [variable])
+        results.append(variable.numpy())
+    np.testing.assert_array_equal(*results)

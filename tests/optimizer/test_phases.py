@@ -23,7 +23,7 @@ from small import (
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.execution import kernels
-from keras_hybrid.transitions import Blend, Cooldown
+from keras_hybrid.transitions import Blend, Cooldown, Hard
 from keras_hybrid.triggers import AtStep, ProjectionConverged
 
 
@@ -243,3 +243,44 @@ def test_each_phase_is_traced_once(monkeypatch):
     assert counts
     # Where the trigger fires, and where it does not.
     assert sorted(traced) == 2 * ["adaptive"] + 2 * ["mixed"] + 2 * ["sgd"]
+
+
+def test_restarted_behind_a_revert_what_starts_switched_has_its_rate():
+    results = []
+    for reverts in (True, False):
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = HybridOptimizer(0.01, trigger=AtStep(0), sgd_scale=2.0)
+        optimizer.build([variable])
+        if reverts:
+            optimizer.revert()
+        optimizer.restart()
+        optimizer.apply([np.ones(2, "float32")], [variable])
+        results.append(variable.numpy())
+    np.testing.assert_array_equal(*results)
+    assert results[0][0] < 1
+
+
+def test_a_transition_derived_from_hard_mixes_in_its_own_way():
+    class Halved(Hard):
+        def mix(self, weight, adaptive, sgd):
+            return 0.5 * super().mix(weight, adaptive, sgd)
+
+    def step(transition, jit_compile):
+        variable = keras.Variable([1.0, 2.0])
+        optimizer = HybridOptimizer(
+            0.01, transition=transition, jit_compile=jit_compile
+        )
+        optimizer.build([variable])
+        for _ in range(2):
+            optimizer.apply([np.ones(2, "float32")], [variable])
+        optimizer.switch()
+        before = variable.numpy()
+        optimizer.apply([np.ones(2, "float32")], [variable])
+        return before - variable.numpy()
+
+    for jit_compile in ("auto", False):
+        np.testing.assert_allclose(
+            step(Halved(0.5), jit_compile),
+            0.5 * step(Hard(0.5), jit_compile),
+            rtol=1e-5,
+        )

@@ -17,9 +17,9 @@ from small import (
     weights_of,
 )
 
-from keras_hybrid import HybridOptimizer
+from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.transitions import Blend
-from keras_hybrid.triggers import AtStep
+from keras_hybrid.triggers import AtEpoch, AtStep, ProjectionConverged
 
 
 def test_frozen_layers_stay():
@@ -296,3 +296,52 @@ def test_non_finite_gradients_are_skipped_by_loss_scaling(n):
     # Four finite updates in all.
     assert int(inner.iterations) == 4 and inner.has_switched
     assert inner.switch_step == n
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"trigger": ProjectionConverged()}, {"sgd_scale": "norm"}],
+    ids=repr,
+)
+def test_sums_of_an_embedding_in_mixed_precision(arguments):
+    """Its gradient has no shape of its own inside the loss scale's `cond`."""
+    half = keras.DTypePolicy("mixed_float16")
+    model = keras.Sequential(
+        [
+            keras.Input((4,), dtype="int32"),
+            keras.layers.Embedding(10, 3, dtype=half),
+            keras.layers.Flatten(),
+            keras.layers.Dense(2),
+        ]
+    )
+    optimizer = HybridOptimizer(1e-2, **arguments)
+    model.compile(keras.optimizers.LossScaleOptimizer(optimizer), "mse")
+    x = np.arange(32).reshape(8, 4) % 10
+    history = model.fit(x, np.ones((8, 2)), epochs=3, verbose=0).history
+    assert history["loss"][-1] < history["loss"][0]
+
+
+@pytest.mark.filterwarnings("ignore:The model does not have any trainable")
+def test_a_model_without_trainable_weights_switches():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.trainable = False
+    model.compile(HybridOptimizer(), "mse")
+    x = np.ones((4, 2))
+    callback = SwitchCallback(AtEpoch(1), verbose=0)
+    model.fit(x, x[:, :1], epochs=2, callbacks=[callback], verbose=0)
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_an_empty_variable_has_no_part_in_the_rate(place):
+    rates = []
+    for with_empty in (True, False):
+        values = [np.ones(2), np.ones((2, 3))]
+        if with_empty:
+            values.insert(place, np.ones((0,)))
+        variables = [keras.Variable(v, dtype="float32") for v in values]
+        optimizer = HybridOptimizer(0.01)
+        for _ in range(3):
+            optimizer.apply([0.5 * v for v in variables], variables)
+        optimizer.switch()
+        rates.append(optimizer.sgd_learning_rate_equivalent)
+    assert rates[0] == pytest.approx(rates[1])
