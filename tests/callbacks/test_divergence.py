@@ -179,6 +179,7 @@ def test_several_steps_an_execution(jit_compile):
     assert scale_cut(model) == 0.5
 
 
+@pytest.mark.slow
 def test_a_switch_that_is_undone_comes_again():
     # The execution of updates 2 and 3 ends past the switch at 3.
     model = reset_model({"steps_per_execution": 2, "jit_compile": False})
@@ -491,6 +492,7 @@ def test_mixed_precision():
     assert optimizer.has_switched
 
 
+@pytest.mark.slow
 def test_the_cut_survives_a_restart(tmp_path):
     model = reset_model()
     fit(model, guard(), x=spoilt(7))

@@ -116,6 +116,7 @@ def two_optimizers(is_built=True):
     return model
 
 
+@pytest.mark.slow
 def test_a_second_optimizer_is_backed_up(tmp_path):
     assert_equal(
         *resumed_and_unbroken(two_optimizers, fit, tmp_path / "backup.npz")
@@ -227,6 +228,7 @@ def mixed_float16():
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_loss_scaling_is_built_once(mixed_float16, tmp_path):
     model = new_model()
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)

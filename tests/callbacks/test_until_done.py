@@ -222,6 +222,7 @@ def test_a_loss_that_is_lost_ends_it_with_the_average(judge, monkeypatch):
         assert np.isfinite(now.numpy()).all()
 
 
+@pytest.mark.slow
 def test_the_cooled_weights_are_kept_if_they_are_better(monkeypatch):
     ends_at(monkeypatch, [0.01] * 4)
     model = new_model()
@@ -384,6 +385,7 @@ def test_the_average_is_kept_from_fit_to_fit():
     assert_same(model, whole, but=["training_steps"])
 
 
+@pytest.mark.slow
 def test_switch_callback_counts_from_fit_to_fit():
     model = new_model()
     for _ in range(4):
@@ -500,6 +502,7 @@ def test_validation_of_every_other_epoch():
     assert model.optimizer.updates_made < 300 * STEPS
 
 
+@pytest.mark.slow
 def test_the_better_epoch_is_counted_with_those_not_validated(
     monkeypatch, capsys
 ):

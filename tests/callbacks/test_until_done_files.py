@@ -116,6 +116,7 @@ def test_it_is_resumed_before_an_epoch_without_validation(kind, tmp_path):
     assert_same(model, whole)
 
 
+@pytest.mark.slow
 def test_resumed_where_nothing_is_validated_any_more(tmp_path):
     # The last of seven epochs is not validated, nor is the averaged model.
     options = {"epochs": 7, "validation_freq": 2}
@@ -129,7 +130,10 @@ def test_resumed_where_nothing_is_validated_any_more(tmp_path):
     assert model.optimizer.cooldown_factor == 0
 
 
-@pytest.mark.parametrize("trigger", [Plateau("val_loss", 99), None])
+@pytest.mark.parametrize(
+    "trigger",
+    [pytest.param(Plateau("val_loss", 99), marks=pytest.mark.slow), None],
+)
 def test_an_interrupted_fit_leaves_no_weights_to_another(
     trigger, perfect_average
 ):
@@ -214,6 +218,7 @@ def test_the_average_of_use_ema_does_not_take_their_place(perfect_average):
         np.testing.assert_array_equal(own, best)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_loaded_cooldown_of_unknown_length_goes_on(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from inside import slots, state, tracing_counts
+from small import slow_but
 
 from keras_hybrid import HybridOptimizer, SwitchCallback
 from keras_hybrid.transitions import Blend, Cooldown
@@ -252,7 +253,9 @@ def test_sgd_s_rate_is_not_assigned_behind_the_switch():
     assert optimizer.sgd_learning_rate_equivalent == pytest.approx(0.001)
 
 
-@pytest.mark.parametrize("change", [set_decay, set_clipvalue, exclude])
+@pytest.mark.parametrize(
+    "change", slow_but({set_decay}, [set_decay, set_clipvalue, exclude])
+)
 def test_keras_own_arguments_reach_the_next_fit(change):
     def trained(optimizer, callbacks, eagerly):
         keras.utils.set_random_seed(0)

@@ -195,6 +195,7 @@ def test_an_arm_that_is_named_twice_is_trained_once(tiny, tmp_path):
     assert [run.arm for run in runs] == ["adam"]
 
 
+@pytest.mark.slow
 def test_a_trainer_may_change_the_batch_size(tmp_path):
     data, arm = tiny_data(), arms.ARMS["adam_constant"]
     trainer = protocol.Trainer(data, "linear")
