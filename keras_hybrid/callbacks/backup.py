@@ -57,8 +57,8 @@ class ExactBackup(keras.callbacks.Callback):
         TypeError: If an argument has the wrong type.
         ValueError: When `fit` starts, if the model is not built, the file is
             damaged or of another model, or BackupAndRestore goes on with
-            another epoch; when an epoch ends, if a value in the
-            logs is neither a number nor an array of numbers.
+            another epoch; when an epoch ends, if a value in the logs is
+            neither a number nor an array of numbers.
 
     Example:
     >>> import keras_hybrid

@@ -59,11 +59,12 @@ def dense(grad: Any) -> Any:
 
 def as_gradient(grad: Any, dtype: Any) -> Any:
     """Takes what Keras' optimizers take: an array, or of another float type."""
-    if type(grad).__name__ == "IndexedSlices":
+    # Compared first: in an eager loop each conversion takes its time.
+    fits = getattr(grad, "dtype", None) == dtype
+    if fits or type(grad).__name__ == "IndexedSlices":
         return grad
-    grad = keras.ops.convert_to_tensor(grad)
-    ours, theirs = map(keras.backend.standardize_dtype, (grad.dtype, dtype))
-    return grad if ours == theirs else keras.ops.cast(grad, theirs)
+    dtype = keras.backend.standardize_dtype(dtype)
+    return keras.ops.cast(keras.ops.convert_to_tensor(grad), dtype)
 
 
 def inside_a_graph() -> bool:

@@ -279,15 +279,14 @@ def _checked_space(space: Mapping[str, Any]) -> dict[str, Any]:
                 )
             checks.number(name, values[0], above=0)
             checks.number(name, values[1], above=values[0])
-            whole[name] = (float(values[0]), float(values[1]))
         for value in values if isinstance(values, (list, tuple)) else [values]:
             if name in CHOICES:
                 checks.choice(name, value, CHOICES[name])
             else:
                 checks.number(name, value, **RANGES[name])
-        if isinstance(values, list) and name not in CHOICES:
+        if isinstance(values, (list, tuple)) and name not in CHOICES:
             # KerasTuner wants them of one type.
-            whole[name] = [float(value) for value in values]
+            whole[name] = type(values)(map(float, values))
     return whole
 
 

@@ -68,18 +68,18 @@ def _check_new(folder: Path, overwrite: bool) -> None:
 
     Those of a table above the folder are there whatever is removed below.
     """
-    packed = records.packed_below(folder)
-    files_too = [] if overwrite else records.below(folder)
-    left = [p for p in files_too or packed if p.name.startswith("seed-")]
+    stays = records.packed_below if overwrite else records.below
+    left = [p for p in stays(folder) if p.name.startswith("seed-")]
     if left:
-        table = packed and records.packed_in(packed[0])
-        undo = f"keras-hybrid pack --undo {table.parent}" if table else ""
+        table = records.packed_in(left[0])
+        first = ""
+        if table is not None:
+            undo = f"keras-hybrid pack --undo {table.parent}"
+            first = f" (`{undo}` first, as they are packed)"
         raise ValueError(
             "`directory` has trainings of an earlier search, whose search.json "
             "is gone or would be removed: give another directory or "
-            "project_name, or remove them"
-            + (f" (`{undo}` first, as they are packed)" if undo else "")
-            + f". Received: {left[0]}"
+            f"project_name, or remove them{first}. Received: {left[0]}"
         )
 
 
