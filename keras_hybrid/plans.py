@@ -185,7 +185,8 @@ class Plan:
         """The trigger for `SwitchCallback`, None if the optimizer has it."""
         fixed = self.switch_epoch(epochs)
         if fixed is not None:
-            return AtEpoch(fixed)
+            # Behind the last epoch nothing is left to switch for.
+            return AtEpoch(fixed) if fixed < epochs else None
         if self.patience is not None:
             return Plateau(patience=max(1, round(self.patience * epochs)))
         if self.threshold is not None:

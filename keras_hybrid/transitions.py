@@ -94,9 +94,13 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
 
 
 class Transition:
-    """Base of `Hard` and `Blend`: a weight curve, a path and an end weight."""
+    """Base of `Hard` and `Blend`: a weight curve, a path and an end weight.
 
-    end: float
+    Attributes:
+        end: Float in [0, 1], default 1.0: the final weight of SGD.
+    """
+
+    end: float = 1.0
 
     @property
     def is_at_once(self) -> bool:
@@ -116,8 +120,14 @@ class Transition:
         return _arithmetic(adaptive, sgd, weight)
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the constructor's arguments."""
-        raise NotImplementedError
+        """Returns the constructor's arguments by name.
+
+        A transition without arguments has this one.
+
+        Raises:
+            TypeError: If the class has arguments and no `get_config`.
+        """
+        return checks.empty_config(self, "transition")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Transition:

@@ -324,12 +324,15 @@ def scale_in(options):
 def is_refused(options):
     """Whether arguments exclude each other."""
     scale, transition = scale_in(options), options.get("transition", Hard())
+    trigger, cooldown = options.get("trigger"), options.get("cooldown")
+    starts = trigger is not None and trigger.fires_at_start
+    if starts and cooldown is not None and cooldown.share is not None:
+        return True
     if scale.inside_momentum and repr(transition) != repr(Hard()):
         return True
     if not scale.estimated:
         return options.get("scale_multiplier", 1.0) != 1
-    trigger = options.get("trigger")
-    return trigger is not None and trigger.fires_at_start
+    return starts
 
 
 def check(

@@ -114,6 +114,7 @@ def test_conditions_name_fields_and_values_that_exist():
 def test_triggers_of_plans_scale_with_the_budget():
     assert Plan().epoch_trigger(7).n == 4
     assert Plan(fraction=0.01).epoch_trigger(20).n == 1
+    assert Plan(fraction=1).epoch_trigger(20) is None
     plateau = PLANS["plateau"].epoch_trigger(20)
     assert isinstance(plateau, triggers.Plateau)
     assert plateau.patience == 4

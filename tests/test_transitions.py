@@ -312,8 +312,26 @@ def test_repr_names_every_argument():
 def test_the_base_transition_leaves_the_weight_open():
     with pytest.raises(NotImplementedError):
         Transition().weight(tensor(0.0))
-    with pytest.raises(NotImplementedError):
-        Transition().get_config()
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({}, TypeError, "needs `weight`"),
+        ({"end": 2.0}, ValueError, "`transition.end` must be a finite number"),
+        (
+            {"__init__": lambda self, steps=1: None},
+            TypeError,
+            "A transition of your own with arguments needs `get_config`",
+        ),
+    ],
+)
+def test_a_transition_of_ones_own_that_lacks_something(fields, error, message):
+    if fields:
+        fields = {"weight": lambda self, position: position, **fields}
+    mine = type("Mine", (Transition,), fields)()
+    with pytest.raises(error, match=message):
+        HybridOptimizer(transition=mine)
 
 
 @pytest.mark.slow

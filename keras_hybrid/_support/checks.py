@@ -5,6 +5,7 @@ Each check returns the value, or raises and says what is allowed.
 
 from __future__ import annotations
 
+import inspect
 import operator
 from collections.abc import Iterable
 from typing import Any
@@ -123,6 +124,17 @@ def call_text(obj: Any) -> str:
     """Returns `Class(argument=value, ...)` from the object's config."""
     arguments = ", ".join(f"{k}={v!r}" for k, v in obj.get_config().items())
     return f"{type(obj).__name__}({arguments})"
+
+
+def empty_config(obj: Any, what: str) -> dict[str, Any]:
+    """Returns the config of an object whose class takes no arguments."""
+    if inspect.signature(type(obj)).parameters:
+        raise TypeError(
+            f"A {what} of your own with arguments needs `get_config`, "
+            "which returns them by name. Received: "
+            f"{type(obj).__name__} without it"
+        )
+    return {}
 
 
 def instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:

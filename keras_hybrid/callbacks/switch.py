@@ -16,6 +16,7 @@ from keras_hybrid.optimizer import (
     NoEstimate,
 )
 from keras_hybrid.recipes import Recipe
+from keras_hybrid.transitions import Cooldown
 from keras_hybrid.triggers import EpochTrigger
 
 
@@ -145,7 +146,10 @@ class SwitchCallback(EpochEndCallback):
 
     def has_trained(self, optimizer: HybridOptimizer) -> bool:
         """Whether an earlier `fit` has ended the training."""
-        return has_cooled_down(optimizer) and optimizer.cooldown_factor == 0
+        ended = has_cooled_down(optimizer)
+        return ended and (
+            optimizer.cooldown_factor == 0 or _would_rise(optimizer.cooldown)
+        )
 
     @property
     def has_fired(self) -> bool:
@@ -340,6 +344,11 @@ def has_cooled_down(optimizer: HybridOptimizer) -> bool:
     """Whether the cool-down is over."""
     end = optimizer.cooldown_end
     return end is not None and optimizer.updates_made >= end
+
+
+def _would_rise(cooldown: Cooldown) -> bool:
+    """Whether a longer training takes it back to a higher rate."""
+    return cooldown.ends_with_training and cooldown.final < 1
 
 
 def _phase_text(optimizer: HybridOptimizer) -> str:

@@ -220,7 +220,17 @@ def _trigger(name: str, value: Any) -> StepTrigger | None:
 
 def _transition(name: str, value: Any) -> Transition:
     allowed = "Hard(...) or Blend(...)"
-    return checks.instance_or_none(name, value, Transition, allowed) or Hard()
+    checks.instance_or_none(name, value, Transition, allowed)
+    if value is None:
+        return Hard()
+    if type(value).weight is Transition.weight:
+        raise TypeError(
+            "A transition of your own needs `weight`, which returns SGD's "
+            f"weight. Received: {type(value).__name__} without it"
+        )
+    checks.number(f"{name}.end", value.end, low=0, high=1)
+    value.get_config()  # For files and messages: told now if it is missing.
+    return value
 
 
 def _cooldown(name: str, value: Any) -> Cooldown | None:

@@ -116,14 +116,6 @@ class PhasedOptimizer(WholeUpdateOptimizer):
 
     # ---- Its phases, on request ---------------------------------------------
 
-    def _check_built(self, what: str) -> None:
-        if not self.has_state():
-            raise ValueError(
-                f"`{what}` needs a built optimizer: call it after the first "
-                "update, or call `optimizer.build(model.trainable_variables)`. "
-                f"Received: built={self.built}"
-            )
-
     def switch(self) -> None:
         """Starts the transition with the next update, for every group.
 
@@ -132,9 +124,11 @@ class PhasedOptimizer(WholeUpdateOptimizer):
 
         Raises:
             ValueError: If the optimizer is not built, or rho is to be
-                estimated and no update has given a positive estimate yet.
+                estimated and no update has given a positive estimate yet, or
+                a cool-down is a share of no updates.
         """
-        self._check_built("switch()")
+        _check_built(self, "switch()")
+        _check_share(self)
         choices, state = self.choices, self.state
         waiting = state.switch_steps.numpy() < 0
         plan = plans.last_plan(choices, state, self.iterations)
@@ -163,7 +157,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         Raises:
             ValueError: If the optimizer is not built.
         """
-        self._check_built("revert()")
+        _check_built(self, "revert()")
         take_rate_out(self.choices, self.state, self.updates_made)
         self.state.revert(self.choices.trigger)
 
@@ -177,7 +171,7 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         Raises:
             ValueError: If the optimizer is not built.
         """
-        self._check_built("restart()")
+        _check_built(self, "restart()")
         take_rate_out(self.choices, self.state, self.updates_made)
         self.state.restart(self.choices, self.updates_made)
         self._told_training_steps = None
@@ -324,3 +318,24 @@ class PhasedOptimizer(WholeUpdateOptimizer):
         """Returns what a copy is told beside its config."""
         steps = self.training_steps or self._told_training_steps
         return {} if steps is None else {"training_steps": steps}
+
+
+def _check_built(optimizer: PhasedOptimizer, what: str) -> None:
+    if not optimizer.has_state():
+        raise ValueError(
+            f"`{what}` needs a built optimizer: call it after the first "
+            "update, or call `optimizer.build(model.trainable_variables)`. "
+            f"Received: built={optimizer.built}"
+        )
+
+
+def _check_share(optimizer: PhasedOptimizer) -> None:
+    """Raises where a switch now has a cool-down of no length."""
+    cooldown, start = optimizer.choices.cooldown, optimizer.phase_start
+    if optimizer.updates_made == start and cooldown and cooldown.share:
+        raise ValueError(
+            "`switch()` with `Cooldown(share=...)`, a share of the updates "
+            "before it, needs some: switch after an update, or give "
+            f"`Cooldown(steps=...)`. Received: cooldown={cooldown!r}, no "
+            "updates since the training began"
+        )

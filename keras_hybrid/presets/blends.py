@@ -36,7 +36,7 @@ def AdaBound(  # noqa: N802
             moving average m in the end. It is that of SGD without momentum;
             keras.optimizers.SGD counts (1 - beta_1) of it.
         gamma: Float in (0, 1], default 1e-3: how fast the bounds close. Its
-            inverse is rounded to whole updates.
+            inverse is rounded to whole updates, of which int32 counts.
         epsilon: Positive float, default 1e-8.
         amsgrad: Boolean, default False; True is AMSBound.
         **kwargs: Further arguments of `HybridOptimizer`.
@@ -54,7 +54,7 @@ def AdaBound(  # noqa: N802
     References: Luo et al. 2019, arXiv:1902.09843, algorithm 2, with the bounds
     and defaults of the authors' code.
     """
-    gamma = checks.number("gamma", gamma, above=0, high=1)
+    gamma = checks.number("gamma", gamma, low=1 / checks.MOST, high=1)
     final = checks.number("final_learning_rate", final_learning_rate, above=0)
     return made(
         AdaBound,

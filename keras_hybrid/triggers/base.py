@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
@@ -79,13 +78,7 @@ class Trigger:
         Raises:
             TypeError: If the class has arguments and no `get_config`.
         """
-        if inspect.signature(type(self)).parameters:
-            raise TypeError(
-                "A trigger of your own with arguments needs `get_config`, "
-                "which returns them by name. Received: "
-                f"{type(self).__name__} without it"
-            )
-        return {}
+        return checks.empty_config(self, "trigger")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import keras
@@ -20,6 +21,10 @@ from keras_hybrid.callbacks import (
     DivergenceGuard,
     ExactBackup,
     SwitchCallback,
+)
+
+FUNCTION = (
+    "a function (seed, first_epoch, epochs) -> (data set, updates an epoch)"
 )
 
 
@@ -93,6 +98,13 @@ class Fit:
     def _checked(self) -> Fit:
         if self.x is None:
             raise ValueError("`x` must be given. Received: x=None")
+        if isinstance(self.x, Iterator):
+            raise TypeError(
+                "`x` can be read only once: give arrays, or "
+                f"{FUNCTION}. Received: x of type {type(self.x).__name__}"
+            )
+        if callable(self.x):
+            _check_signature(self.x)
         for callback in self.callbacks:
             if isinstance(
                 callback,
@@ -127,7 +139,7 @@ class Fit:
     def pipeline(self, seed: int, first_epoch: int) -> tuple[Any, int]:
         """Returns the data set from `first_epoch` on, and updates an epoch."""
         if callable(self.x):
-            return self.x(seed, first_epoch, self.epochs)
+            return _checked_pair(self.x(seed, first_epoch, self.epochs))
         if not self.is_replayable:
             steps = _length(self.x)
             repeated = (
@@ -229,6 +241,30 @@ class Fit:
         return json.dumps(
             [data, self.batch_size, self.shuffle, rest], sort_keys=True
         )
+
+
+def _check_signature(function: Any) -> None:
+    try:
+        inspect.signature(function).bind(0, 0, 1)
+    except TypeError as error:
+        raise TypeError(
+            f"`x` must be arrays, or {FUNCTION}. Received: {function!r} "
+            f"({error})"
+        ) from error
+
+
+def _checked_pair(given: Any) -> tuple[Any, int]:
+    """Returns what a function `x` gives."""
+    if not isinstance(given, tuple) or len(given) != 2:
+        raise FatalTypeError(
+            f"`x` must be {FUNCTION}. Received: it returned a "
+            f"{type(given).__name__}, no pair"
+        )
+    data, steps = given
+    try:
+        return data, checks.integer("updates an epoch", steps, low=1)
+    except (TypeError, ValueError) as error:
+        raise FatalValueError(f"`x` must be {FUNCTION}: {error}") from error
 
 
 def _tensor(values: Any) -> tf.Tensor:

@@ -229,6 +229,9 @@ class HybridHyperModel(keras_tuner.HyperModel):
 
     def fit(self, hp: Any, model: Any, *args: Any, **kwargs: Any) -> Any:
         """Trains every seed from its start; returns the mean last metrics."""
+        if "tuner/initial_epoch" in hp.values:
+            # Hyperband's own; each of its trials is a whole training here.
+            kwargs.pop("initial_epoch", None)
         fit = Fit.of(args, kwargs)
         runs = []
         for seed in range(self.seeds):

@@ -24,7 +24,7 @@ from keras_hybrid import recipes
 from keras_hybrid._support import files, records
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.tuning import members
-from keras_hybrid.tuning.fit import Fit
+from keras_hybrid.tuning.fit import FUNCTION, Fit
 from keras_hybrid.tuning.hypermodel import HybridHyperModel, values_of
 from keras_hybrid.tuning.record import FORMAT, SETTINGS_FILE
 
@@ -102,8 +102,7 @@ def check(
     """
     if not fit.is_replayable:
         raise ValueError(
-            "`x` must be arrays, or a function (seed, first_epoch, epochs) "
-            "-> (data set, updates an epoch): trials share epochs, so the "
+            f"`x` must be arrays, or {FUNCTION}: trials share epochs, so the "
             "order of examples must be a function of the seed and the "
             f"epoch. Received: x of type {type(fit.x).__name__}"
         )

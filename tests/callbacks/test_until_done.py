@@ -326,6 +326,18 @@ def test_a_second_fit_begins_anew(capsys):
     assert "begins anew" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("final", "again"), [(0.5, True), (1.0, False)])
+def test_a_second_fit_does_not_leap_back_into_a_cooldown(final, again):
+    model = new_model(cooldown=Cooldown(final=final))
+    fit(model, SwitchCallback(AtEpoch(1), verbose=0), epochs=2)
+    assert model.optimizer.cooldown_factor == final
+    switched = model.optimizer.switch_step
+    factors = Factors()
+    fit(model, SwitchCallback(verbose=0), factors, epochs=2)
+    assert factors.used == [1.0] * 2 * STEPS
+    assert model.optimizer.switch_step == (None if again else switched)
+
+
 @pytest.mark.slow
 def test_a_second_fit_of_a_cooled_model_does_not_rest():
     model = new_model(cooldown=Cooldown())

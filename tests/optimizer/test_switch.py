@@ -95,6 +95,23 @@ def test_restart_counts_from_there():
     assert factors[7:] == [1, 1, 1, 1, 0.5, 0]
 
 
+def test_a_share_of_no_updates_is_no_cooldown():
+    optimizer = HybridOptimizer(
+        0.1, sgd_scale=1.0, cooldown=Cooldown(share=0.5)
+    )
+    variable = keras.Variable(np.ones(2, "float32"))
+    optimizer.build([variable])
+    with pytest.raises(ValueError, match="no updates since the training began"):
+        optimizer.switch()
+    optimizer.apply([keras.ops.ones(2)], [variable])
+    optimizer.restart()
+    with pytest.raises(ValueError, match="a share of the updates before it"):
+        optimizer.switch()
+    optimizer.apply([keras.ops.ones(2)], [variable])
+    optimizer.switch()
+    assert optimizer.switch_step == 2
+
+
 def test_restart_of_what_starts_as_sgd():
     optimizer = HybridOptimizer(
         0.01, trigger=AtStep(0), sgd_scale=2.0, jit_compile=False

@@ -110,6 +110,7 @@ REFUSED = [
     ),
     refused("AdaBound", ValueError, "gamma=0", gamma=0),
     refused("AdaBound", ValueError, "gamma=2", gamma=2),
+    refused("AdaBound", ValueError, "gamma=1e-310", gamma=1e-310),
     refused("AdaBound", TypeError, "gamma=None", gamma=None),
     refused(
         "AdaBound",

@@ -43,6 +43,18 @@ def data_set():
         ({"batch_size": -1}, ValueError, "`batch_size` must be"),
         ({"shuffle": "batch"}, TypeError, "`shuffle` must be"),
         ({"x": None}, ValueError, "`x` must be given"),
+        ({"x": iter([1]), "y": None}, TypeError, "can be read only once"),
+        ({"x": lambda: 1, "y": None}, TypeError, "a function .seed, first_ep"),
+        (
+            {"x": lambda seed, first, last: DATA, "y": None},
+            TypeError,
+            "it returned a dict, no pair",
+        ),
+        (
+            {"x": lambda seed, first, last: (data_set(), 1.5), "y": None},
+            ValueError,
+            "Received: updates an epoch=1.5",
+        ),
         ({"x": data_set(), "y": None}, ValueError, "arrays, or a function"),
         ({"validation_data": None}, ValueError, "needs `validation_data`"),
         ({"validation_split": 0.1}, ValueError, "`validation_split` is not"),
@@ -255,6 +267,19 @@ def test_a_function_that_gives_nothing(tmp_path):
 
     with pytest.raises(ValueError, match="at least one batch an epoch"):
         tuner_in(tmp_path).search(empty, epochs=4, validation_data=(X, Y))
+
+
+def test_a_function_that_gives_less_than_it_announces(tmp_path):
+    def short(seed, first_epoch, epochs):
+        pipeline, steps = batches_of(X)(seed, first_epoch, epochs)
+        return pipeline, steps + 1
+
+    tuner = tuner_in(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="ran out of data"),
+        pytest.raises(ValueError, match="Received: 7 announced, 3 given"),
+    ):
+        tuner.search(short, epochs=4, validation_data=(X, Y))
 
 
 def scaled(factor):
