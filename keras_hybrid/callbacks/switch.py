@@ -308,8 +308,9 @@ class SwitchCallback(EpochEndCallback):
             warnings.warn(
                 f"{cause!r} would switch, and the estimate of the SGD "
                 "learning rate is not a positive number (or no update has "
-                "given one): the training stays adaptive, and the trigger is "
-                "asked again after the next epoch.",
+                "been made that gives one, or a cool-down its length): the "
+                "training stays adaptive, and the trigger is asked again after "
+                "the next epoch.",
                 stacklevel=2,
             )
             return False

@@ -21,7 +21,7 @@ Tensor = Any
 
 
 class NoEstimate(ValueError):
-    """There is no positive estimate of rho to switch to."""
+    """No update has given the switch its rho, or its cool-down a length."""
 
 
 class PhasedOptimizer(WholeUpdateOptimizer):
@@ -333,7 +333,7 @@ def _check_share(optimizer: PhasedOptimizer) -> None:
     """Raises where a switch now has a cool-down of no length."""
     cooldown, start = optimizer.choices.cooldown, optimizer.phase_start
     if optimizer.updates_made == start and cooldown and cooldown.share:
-        raise ValueError(
+        raise NoEstimate(
             "`switch()` with `Cooldown(share=...)`, a share of the updates "
             "before it, needs some: switch after an update, or give "
             f"`Cooldown(steps=...)`. Received: cooldown={cooldown!r}, no "

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from switching import BATCH, STEPS, X, Y, fit, hybrid_model
+from switching import BATCH, STEPS, X, Y, fit, hybrid_model, new_model
 
 from keras_hybrid import SwitchCallback
 from keras_hybrid.transitions import Blend, Cooldown
@@ -72,6 +72,19 @@ def test_sgd_learning_rate_is_nan_without_an_estimate():
     with pytest.warns(UserWarning, match="would switch.*stays adaptive"):
         fit(model, SwitchCallback(AtEpoch(1)), epochs=1, data=data)
     assert not model.optimizer.has_switched
+
+
+def test_a_switch_after_skipped_updates_alone_waits():
+    model = new_model(sgd_scale=1.0, cooldown=Cooldown(share=0.5))
+    scaled = keras.optimizers.LossScaleOptimizer(
+        model.optimizer, initial_scale=3e38
+    )
+    model.compile(scaled, "mse")
+    data = tf.data.Dataset.from_tensor_slices((X, 1e6 + Y)).batch(BATCH)
+    with pytest.warns(UserWarning, match="would switch.*stays adaptive"):
+        fit(model, SwitchCallback(AtEpoch(1)), epochs=1, data=data)
+    assert scaled.inner_optimizer.updates_made == 0
+    assert not scaled.inner_optimizer.has_switched
 
 
 @pytest.mark.parametrize(
