@@ -10,7 +10,7 @@ import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -53,7 +53,7 @@ def claimed(path: Path) -> Iterator[bool]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        file = _opened(path)
     except OSError as error:
         raise _writing_error(path, error) from error
     with file:
@@ -68,6 +68,14 @@ def claimed(path: Path) -> Iterator[bool]:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
         yield is_ours
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("a")
+    except PermissionError:
+        # Another user's, in a folder that both write to: a lock needs no more.
+        return path.open("r")
 
 
 @contextlib.contextmanager

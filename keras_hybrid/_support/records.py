@@ -12,6 +12,7 @@ import contextlib
 import fnmatch
 import functools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +45,19 @@ class Packed(NamedTuple):
     left: list[str]
 
 
+class Unpacked(NamedTuple):
+    """What `unpack` did.
+
+    Attributes:
+        files: How many rows are files now.
+        beside: Rows of which there was another file: they are beside it, as
+            `FILE.packed`.
+    """
+
+    files: int
+    beside: list[str]
+
+
 def exists(path: Path) -> bool:
     """Whether there is a record of that path, in a file or in a table."""
     return path.exists() or packed_in(path) is not None
@@ -65,22 +79,28 @@ def read(path: Path, expected_format: int, what: str) -> dict[str, Any]:
 
 
 def below(folder: Path) -> list[Path]:
-    """Returns the paths of all records below a folder, in their order."""
-    found = set(folder.rglob("*.json"))
+    """Returns the paths of all records below a folder, in their order.
+
+    Raises:
+        ValueError: If a table or a folder below it is not readable.
+    """
+    found = set(_walk(folder, ".json"))
     for place in _tables_below(folder):
         found |= {place.parent / name for name in _table(place)}
-    return sorted(found.union(packed_below(folder)))
+    found |= set(packed_below(folder))
+    # Again: those of a table that was taken apart meanwhile are files now.
+    return sorted(found.union(_walk(folder, ".json")))
 
 
 def packed_below(folder: Path) -> list[Path]:
     """Returns the paths of the records below it that tables above it hold."""
     found: set[Path] = set()
-    for place in _tables_above(folder):
-        start = f"{_name(folder, place)}/"
+    for place, name in _tables_above(folder):
+        start = f"{name}/"
         found |= {
-            place.parent / name
-            for name in _table(place)
-            if name.startswith(start)
+            folder / row.removeprefix(start)
+            for row in _table(place)
+            if row.startswith(start)
         }
     return sorted(found)
 
@@ -123,10 +143,8 @@ def packed_in(path: Path) -> Path | None:
     """Returns the table that a record is read from, None if it is a file."""
     if path.exists():
         return None
-    for place in _tables_above(path):
-        if _name(path, place) in _table(place):
-            return place
-    return None
+    found = _place_of(path)
+    return None if found is None else found[0]
 
 
 def pack(folder: Path, source: Path | None = None) -> Packed:
@@ -152,7 +170,7 @@ def pack(folder: Path, source: Path | None = None) -> Packed:
             f"`{name}` must hold records, or tables of them. Received: "
             f"{name}={str(given)!r}"
         )
-    with files.locked(folder, folder.rglob("*.lock")):
+    with files.locked(folder, _walk(folder, ".lock")):
         fresh, left = by_table(given)
         added = 0
         for name, records in fresh.items():
@@ -167,11 +185,11 @@ def pack(folder: Path, source: Path | None = None) -> Packed:
     return Packed(counts, added, left)
 
 
-def unpack(folder: Path) -> int:
+def unpack(folder: Path) -> Unpacked:
     """Writes the records of a folder's tables as files; removes the tables.
 
-    Returns:
-        How many files there are for it.
+    Where there is another file already, that file stays, and the row is
+    written beside it.
 
     Raises:
         ValueError: If there is no table, or another process works there.
@@ -182,11 +200,22 @@ def unpack(folder: Path) -> int:
             "`folder` must hold tables of records. Received: folder="
             f"{str(folder)!r}"
         )
-    with files.locked(folder, folder.rglob("*.lock")):
-        count = restore(folder)
+    count, beside = 0, []
+    with files.locked(folder, _walk(folder, ".lock")):
+        for place in packed:
+            for name, record in _records(place):
+                path = place.parent / name
+                there = _from_file(path)
+                if there is None:
+                    files.write_json(path, record)
+                elif tables.text(there) != tables.text(record):
+                    beside.append(path.relative_to(folder).as_posix())
+                    path = path.with_name(f"{path.name}.packed")
+                    files.write_json(path, record)
+                count += 1
         for place in packed:
             place.unlink()
-    return count
+    return Unpacked(count, beside)
 
 
 def restore(folder: Path) -> int:
@@ -196,23 +225,36 @@ def restore(folder: Path) -> int:
     """
     paths = below(folder)
     for path in paths:
-        record = _row(path)
-        if record is not None:
+        if _from_file(path) is None and (record := _row(path)) is not None:
             files.write_json(path, record)
     return len(paths)
 
 
 def _content(path: Path) -> Any:
     """What a file or a row holds; None where that is unreadable."""
+    there = _from_file(path)
+    return _row(path) if there is None else there
+
+
+def _from_file(path: Path) -> Any:
+    """What a file holds; None where there is none that is readable."""
     with contextlib.suppress(OSError, ValueError, RecursionError):
         return json.loads(path.read_text(encoding="utf-8"))
-    return _row(path)
+    return None
 
 
 def _row(path: Path) -> dict[str, Any] | None:
-    """The record that a table holds in place of a file, or None."""
-    place = packed_in(path)
-    return None if place is None else _table(place)[_name(path, place)]
+    """The record that a table has for a path, or None."""
+    found = _place_of(path)
+    return None if found is None else _table(found[0])[found[1]]
+
+
+def _place_of(path: Path) -> tuple[Path, str] | None:
+    """The table that has a row for a path, and the row's name."""
+    for place, name in _tables_above(path):
+        if name in _table(place):
+            return place, name
+    return None
 
 
 def _add(path: Path, records: dict[str, dict[str, Any]]) -> int:
@@ -233,8 +275,9 @@ def _add(path: Path, records: dict[str, dict[str, Any]]) -> int:
         raise ValueError(
             f"{path} has another record of {len(differing)} paths ({named}, "
             "...): remove these files, or take the table apart with "
-            f"`keras-hybrid pack --undo {path.parent}` and keep those that are "
-            f"wanted. Received: folder={str(path.parent)!r}"
+            f"`keras-hybrid pack --undo {path.parent}`, which leaves them and "
+            "writes the table's beside them, as FILE.packed. Received: "
+            f"folder={str(path.parent)!r}"
         )
     new = {**old, **records}
     if len(new) == len(old):
@@ -266,30 +309,62 @@ def _remove(folder: Path, names: list[str]) -> None:
             (folder / parent).rmdir()
 
 
-def _tables_above(path: Path) -> Iterator[Path]:
-    for parent in path.parents:
-        for name in TABLES:
-            place = parent / f"{name}.parquet"
-            if place.exists():
-                yield place
+def _tables_above(path: Path) -> Iterator[tuple[Path, str]]:
+    """The tables above a path, and the name of its row there."""
+    # Where it is, and where a link to it leads.
+    for whole in dict.fromkeys((path.absolute(), path.resolve())):
+        for parent in whole.parents:
+            for name in TABLES:
+                place = parent / f"{name}.parquet"
+                if place.exists():
+                    yield place, whole.relative_to(parent).as_posix()
 
 
 def _tables_below(folder: Path) -> list[Path]:
     return sorted(
         path
-        for path in folder.rglob("*.parquet")
+        for path in _walk(folder, ".parquet")
         if path.stem in TABLES and len(_table(path))
     )
 
 
-def _name(path: Path, table: Path) -> str:
-    return path.relative_to(table.parent).as_posix()
+def _walk(folder: Path, ending: str) -> Iterator[Path]:
+    """The files below a folder, links followed.
+
+    A folder that vanishes meanwhile has none.
+
+    Raises:
+        ValueError: If a folder may not be read.
+    """
+
+    def stop(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise ValueError(f"{error.filename}: not readable ({error})")
+
+    seen: set[str] = set()
+    for place, folders, names in os.walk(
+        folder, onerror=stop, followlinks=True
+    ):
+        real = os.path.realpath(place)
+        if real in seen:  # A link that leads back up.
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (
+            Path(place) / name for name in names if name.endswith(ending)
+        )
 
 
-def _table(path: Path) -> tables.Table:
-    """A table as it is now; read again only where it has changed."""
-    status = path.stat()
-    return _read(path, status.st_mtime_ns, status.st_size)
+def _table(path: Path) -> tables.Table | dict[str, dict[str, Any]]:
+    """A table as it is now; read again only where it has changed.
+
+    One that is gone meanwhile has no rows.
+    """
+    try:
+        status = path.stat()
+        return _read(path, status.st_mtime_ns, status.st_size)
+    except FileNotFoundError:
+        return {}
 
 
 # A study and its variants; each is some ten megabytes.

@@ -38,6 +38,7 @@ class Table:
         path: The file.
 
     Raises:
+        FileNotFoundError: If it is not there.
         ValueError: If it is unreadable.
     """
 
@@ -45,8 +46,11 @@ class Table:
         import pyarrow
         from pyarrow import parquet
 
+        self._path = path
         try:
             content = parquet.read_table(path)
+        except FileNotFoundError:
+            raise
         except (OSError, pyarrow.ArrowException) as error:
             raise ValueError(f"{path}: not readable ({error})") from error
         self._json = {
@@ -55,6 +59,12 @@ class Table:
         is_ours = {PATH, FIELDS} <= set(content.column_names)
         self._columns = content.to_pydict() if is_ours else {PATH: []}
         self._rows = {name: row for row, name in enumerate(self._columns[PATH])}
+        for name in self._rows:
+            if name.startswith("/") or ".." in name.split("/"):
+                raise ValueError(
+                    f"{path}: not readable (a row is not below its folder: "
+                    f"{name})"
+                )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
@@ -74,6 +84,10 @@ class Table:
             if _says_empty(column):
                 record[field] = {}
                 continue
+            if column not in self._columns:
+                raise ValueError(
+                    f"{self._path}: not readable (no column {column})"
+                )
             value = self._columns[column][row]
             if column in self._json and value is not None:
                 value = json.loads(value)

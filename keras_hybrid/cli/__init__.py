@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(given)
     try:
         options.run(options, given)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"keras-hybrid: {error}\n")
         return 2
     except ModuleNotFoundError as error:

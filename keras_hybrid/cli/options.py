@@ -85,5 +85,5 @@ def bar(unit: str) -> Any:
         TextColumn(unit),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(),
+        console=Console(markup=False),
     )

@@ -39,7 +39,13 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
 
     console = Console(soft_wrap=True, markup=False)
     if given.undo:
-        console.print(f"{records.unpack(given.folder)} files")
+        unpacked = records.unpack(given.folder)
+        for name in unpacked.beside:
+            console.print(
+                f"another file was there, kept: {name}; the table's: "
+                f"{name}.packed"
+            )
+        console.print(f"{unpacked.files} files")
         return
     packed = records.pack(given.folder, given.source)
     for name in packed.left:

@@ -27,8 +27,17 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 def report(folder: Path) -> None:
     """Prints the table and writes the report of a study or of a search."""
+    searches = sorted(folder.glob("*/search.json"))
     if (folder / "search.json").exists():
         report_search(folder)
+    elif searches and not (folder / "runs.parquet").exists():
+        of_first = shlex.join(
+            ["keras-hybrid", "report", str(searches[0].parent)]
+        )
+        raise ValueError(
+            f"`folder` holds {len(searches)} searches, each with a report of "
+            f"its own: {of_first}. Received: folder={str(folder)!r}"
+        )
     else:
         report_study(folder)
 
@@ -39,12 +48,12 @@ def report_study(folder: Path) -> None:
 
     from keras_hybrid.reports import study
 
-    console = Console()
+    console = Console(markup=False)
     runs, warnings = study.load_runs(folder)
     traces, damaged = study.load_traces(folder)
     warnings += damaged
     for warning in warnings:
-        console.print(f"warning: {warning}", markup=False)
+        console.print(f"warning: {warning}")
     study.print_table(study.summary(runs), console)
     page = folder / "report.html"
     study.write_html(runs, page, warnings, traces)
@@ -62,7 +71,7 @@ def report_search(folder: Path) -> None:
     from keras_hybrid.reports import search
     from keras_hybrid.tuning import record
 
-    console = Console()
+    console = Console(markup=False)
     found = record.load(folder)
     path = folder / "recipe.json"
     recipe = Recipe.load(path) if path.exists() else None

@@ -83,7 +83,7 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
         look()
     waiting = plan.waiting()
     if waiting:
-        Console().print(
+        Console(markup=False).print(
             f"Another process works in {given.output}: {waiting} runs are "
             "left to it. The same command, once it has ended, trains what it "
             "left and writes the report.",

@@ -176,7 +176,7 @@ def _say_what_was_found(folder: Path, recipe: Recipe) -> None:
 
     from keras_hybrid.tuning import record
 
-    console = Console()
+    console = Console(markup=False)
     found = record.load(folder).found
     if found.name in record.REFERENCES:
         label = record.REFERENCES[found.name]

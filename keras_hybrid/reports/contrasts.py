@@ -22,6 +22,7 @@ from keras_hybrid.study.summary import (
     accuracies,
     cell_of,
     group,
+    is_untuned,
     library_versions,
 )
 
@@ -147,6 +148,8 @@ def bounds(low: float, high: float) -> str:
 
 
 def _learning_rate(runs: Sequence[Run]) -> float | None:
+    if is_untuned(cell_of(runs[0])):
+        return None
     return runs[0].configuration.get("tuned_learning_rate")
 
 

@@ -23,7 +23,7 @@ from keras_hybrid.study import arms as all_arms
 from keras_hybrid.study import runs, trace, tuning
 from keras_hybrid.study.arms import Arm
 from keras_hybrid.study.cells import KNOWN, Cell
-from keras_hybrid.study.record import Run
+from keras_hybrid.study.record import LATER, Run
 from keras_hybrid.study.trace import TRACES
 from keras_hybrid.study.trainer import Trainer
 
@@ -159,10 +159,7 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
             waiting = [
                 arm
                 for arm in members
-                if not all(
-                    records.exists(path)
-                    for path in run_paths(folder, arm, seeds)
-                )
+                if not _is_finished(cell, run_paths(folder, arm, seeds))
             ]
             untraced = name == TRACED and not records.exists(
                 folder / TRACES / f"{name}.json"
@@ -181,6 +178,26 @@ def run(plan: Plan, report: Callable[[str, Run], None] | None = None) -> None:
                 piece.train(arm, tuned, seeds)
             if untraced:
                 piece.trace(known_arms()[name], tuned)
+
+
+def _is_finished(cell: Cell, paths: Sequence[Path]) -> bool:
+    """Whether all records are there, and of this cell as far as it says."""
+    if not all(map(records.exists, paths)):
+        return False  # Those that are there are compared as the rest trains.
+    for path in paths:
+        record = runs.load_finished(path)
+        wanted = {
+            "epochs": cell.epochs,
+            "batch_size": cell.batch_size,
+            "label_noise": cell.label_noise,
+            "label_smoothing": cell.label_smoothing,
+            "cutout": cell.cutout,
+        }
+        there = {**LATER, **record.configuration, "epochs": record.epochs}
+        runs.check_same(
+            path, {name: there.get(name) for name in wanted}, wanted
+        )
+    return True
 
 
 def run_paths(folder: Path, arm: Arm, seeds: int) -> list[Path]:

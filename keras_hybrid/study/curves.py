@@ -116,7 +116,28 @@ class Curve(NamedTuple):
         # Records of before step triggers were watched have none.
         content = {"fired": {}, **content}
         files.check_fields(path, content, set(cls._fields))
-        return cls(**content)
+        curve = cls(**content)
+        try:
+            lengths = {
+                len(values)
+                for values in (
+                    curve.switches,
+                    curve.val_accuracy,
+                    curve.test_accuracy,
+                )
+            }
+            last = max(curve.switches)
+            whole = all(len(x) >= last for x in curve.history.values())
+            complete = len(lengths) == 1 and whole and curve.fired is not None
+        except (AttributeError, TypeError, ValueError):
+            complete = False
+        if not complete:
+            raise ValueError(
+                f"{path}: no regret curve: it needs an accuracy for each of "
+                "`switches`, and a history as long as the last. Received: "
+                f"switches={curve.switches!r}"
+            )
+        return curve
 
 
 def measure(

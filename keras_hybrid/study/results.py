@@ -6,6 +6,7 @@ tables. Either is read the same way.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -117,12 +118,20 @@ def load_traces(folder: Path | str) -> tuple[dict[Cell, Trace], list[str]]:
             runs = records.in_folder(path.parent.parent, "*-seed*.json")
             if not runs:
                 raise ValueError("there are no runs beside it")
-            run = Run.load(runs[0])
-            check(run)
-            traces[cell_of(run)] = trace
+            traces[_cell_of_any(runs)] = trace
         except ValueError as error:
             warnings.append(f"{path.relative_to(folder)}: skipped: {error}")
     return traces, warnings
+
+
+def _cell_of_any(paths: Sequence[Path]) -> Cell:
+    """The cell of the first run that is not damaged."""
+    for path in paths:
+        with contextlib.suppress(ValueError, TypeError):
+            run = Run.load(path)
+            check(run)
+            return cell_of(run)
+    raise ValueError("every run beside it is damaged")
 
 
 def load_table(folder: Path | str, table: str = "runs") -> pandas.DataFrame:
@@ -215,6 +224,12 @@ def check(run: Run) -> None:
         problem = f'configuration["role"] is none of {", ".join(ROLES)}'
     elif not isinstance(run.configuration.get("label"), str):
         problem = 'configuration["label"] is no text'
+    elif not isinstance(run.configuration.get("regime", ""), str):
+        problem = 'configuration["regime"] is no text'
+    elif not _is_number(run.configuration.get("tuned_learning_rate")):
+        problem = 'configuration["tuned_learning_rate"] is no number'
+    elif not all(isinstance(text, str) for text in run.versions.values()):
+        problem = "versions has what is no text"
     elif run.status == "finished":
         problem = _missing_result(run)
     if problem is not None:
@@ -234,6 +249,16 @@ def _missing_result(run: Run) -> str | None:
         for value in run.history[name]
     ):
         return "history has an accuracy or time that is not finite"
-    if not isinstance(run.test_accuracy, (int, float)):
+    if run.test_accuracy is None or not _is_number(run.test_accuracy):
         return "a finished run without test accuracy"
+    if not _is_number(run.test_loss):
+        return "test_loss is no number"
     return None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number, or None."""
+    if value is None:
+        return True
+    plain = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return plain and math.isfinite(value)

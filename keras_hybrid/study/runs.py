@@ -277,30 +277,54 @@ def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:
     """The run of a path, in a file or a table, which must be this one."""
     if not records.exists(path):
         return None
-    table = records.packed_in(path)
-    removing = "remove the file"
-    if table is not None:
-        removing = f"`keras-hybrid pack --undo {table.parent}`, then {removing}"
+    run = load_finished(path)
+    check_same(path, with_defaults(run.configuration), configuration)
+    return run
+
+
+def load_finished(path: Path) -> Run:
+    """Returns the run of a path, in a file or a table.
+
+    Raises:
+        ValueError: If the record is damaged; says what to do.
+    """
     try:
-        run = Run.load(path)
+        return Run.load(path)
     except DamagedRecord as error:
+        removing = _removing(path)
         raise ValueError(
             f"{error}. {removing[0].upper()}{removing[1:]} to train this run "
             f"again. Received: output={str(path.parent.parent)!r}"
         ) from error
-    there = with_defaults(run.configuration)
-    if there != configuration:
+
+
+def check_same(
+    path: Path, there: Mapping[str, Any], wanted: Mapping[str, Any]
+) -> None:
+    """Refuses a record of another configuration.
+
+    Raises:
+        ValueError: If it is; says which fields differ, and what to do.
+    """
+    if there != wanted:
         differing = sorted(
             name
-            for name in there.keys() | configuration.keys()
-            if there.get(name) != configuration.get(name)
+            for name in there.keys() | wanted.keys()
+            if there.get(name) != wanted.get(name)
         )
         raise ValueError(
             f"{path} is of another configuration ({', '.join(differing)}): "
-            f"give another --output, or {removing} to train this run again. "
-            f"Received: output={str(path.parent.parent)!r}"
+            f"give another --output, or {_removing(path)} to train this run "
+            f"again. Received: output={str(path.parent.parent)!r}"
         )
-    return run
+
+
+def _removing(path: Path) -> str:
+    """How a record is removed."""
+    table = records.packed_in(path)
+    if table is None:
+        return "remove the file"
+    return f"`keras-hybrid pack --undo {table.parent}`, then remove the file"
 
 
 def with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:

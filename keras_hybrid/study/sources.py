@@ -53,8 +53,9 @@ def short_name(name: str) -> str:
     try:
         content = json.loads((folder / "dataset_info.json").read_text())
     except (OSError, ValueError):
-        content = {}
-    return str(content.get("name") or folder.resolve().name)
+        content = None
+    named = content.get("name") if isinstance(content, dict) else None
+    return str(named or folder.resolve().name)
 
 
 def permuted(

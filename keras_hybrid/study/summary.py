@@ -228,11 +228,16 @@ def _rows_of_cell(cell: Cell, of_cell: list[Run]) -> list[Row]:
         )
         for arm, runs in arms.items()
     ]
-    known = KNOWN.get(f"{cell.dataset}-{cell.regime}")
-    if known is None or known.untuned is None:
+    if not is_untuned(cell):
         return rows
     # Its records have a learning rate, which was not tuned.
     return [dataclasses.replace(row, learning_rate=None) for row in rows]
+
+
+def is_untuned(cell: Cell) -> bool:
+    """Whether the cell is one of the study's that has the libraries' rates."""
+    known = KNOWN.get(f"{cell.dataset}-{cell.regime}")
+    return known is not None and known.untuned is not None
 
 
 def _control_of(

@@ -183,13 +183,19 @@ class ForkedTuner(keras_tuner.Tuner):
                 another search, is in use by another process or cannot be
                 written to, the disk is full, or the chief cannot be reached
                 (any more). Finished trials are kept.
+            RuntimeError: If three trials in a row fail.
         """
         fit = self._fit(fit_args, fit_kwargs)
         with members.alone(self.folder):
-            if members.is_chief():
-                members.check_port_is_free()
+            if not members.is_chief():
+                self._begin(fit)
+                super().search(*fit_args, **fit_kwargs)
+                return
+            members.check_port_is_free()
             self._begin(fit)
+            failures = oracles.Failures(self.oracle)
             super().search(*fit_args, **fit_kwargs)
+            failures.check()
 
     def _fit(self, args: Any, kwargs: Any) -> Fit:
         fit = Fit.of(args, kwargs)

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from keras_tuner.errors import FatalValueError
+from keras_tuner.errors import FatalRuntimeError, FatalValueError
 
 from keras_hybrid._support import checks, files
 
@@ -183,6 +183,10 @@ class Requests:
                         if time.monotonic() < end:
                             time.sleep(0.2)
                             continue
+                    elif error.code() is grpc.StatusCode.UNKNOWN:
+                        raise FatalRuntimeError(
+                            f"The chief of the search failed: {error.details()}"
+                        ) from error
                     elif error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                         raise
                     raise FatalValueError(self._silence(request)) from error

@@ -271,7 +271,22 @@ def _read_settings(path: Path) -> dict[str, Any]:
     settings = files.read_json(path, FORMAT, "search")
     read = {name: settings[name] for name in SETTINGS & set(settings)}
     files.check_fields(path, read, SETTINGS)
+    problem = _wrong_counts(read, ("seeds", "epochs", "batch_size"))
+    if not isinstance(read["objective"], str):
+        problem = f"objective={read['objective']!r}"
+    if read["direction"] not in ("min", "max"):
+        problem = f"direction={read['direction']!r}"
+    if problem is not None:
+        raise ValueError(f"{path}: not a search. Received: {problem}")
     return settings
+
+
+def _wrong_counts(content: Mapping[str, Any], names: Sequence[str]) -> Any:
+    """A field that is no integer of at least 1, as text, or None."""
+    for name in names:
+        if type(content[name]) is not int or content[name] < 1:
+            return f"{name}={content[name]!r}"
+    return None
 
 
 def write_run(
@@ -306,6 +321,17 @@ def read_run(path: Path) -> tuple[Plan, dict[str, Any], int, Trained]:
     if content["status"] not in STATUSES:
         raise ValueError(f"{path}: status {content['status']!r}")
     history = files.history_of(path, content.pop("history"))
+    problem = _wrong_counts(content, ("epochs", "steps_per_epoch"))
+    if not history or not all(history.values()):
+        problem = f"history={history!r}"
+    if type(content["seconds"]) not in (int, float):
+        problem = f"seconds={content['seconds']!r}"
+    if not isinstance(content["hyperparameters"], dict):
+        problem = f"hyperparameters={content['hyperparameters']!r}"
+    if problem is not None:
+        raise ValueError(
+            f"{path}: not a training of a trial. Received: {problem}"
+        )
     rest = {f: content[f] for f in Trained._fields if f != "history"}
     try:
         plan = Plan.from_dict(content["plan"])

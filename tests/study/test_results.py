@@ -171,7 +171,7 @@ def test_unpacked_files_are_the_same_bytes(folder):
     before = contents(folder)
     records.pack(folder)
     assert contents(folder) == {}
-    assert records.unpack(folder) == len(before)
+    assert records.unpack(folder) == (len(before), [])
     assert contents(folder) == before
     assert not list(folder.rglob("*.parquet"))
 
@@ -458,7 +458,7 @@ def test_records_far_below_their_table_are_not_lost(tmp_path):
     assert not (folder / "a").exists()
     for name in names:
         assert records.exists(folder / name)
-    assert records.unpack(folder) == len(names)
+    assert records.unpack(folder) == (len(names), [])
     for name in names:
         text = (folder / name).read_text(encoding="utf-8")
         assert json.loads(text) == record

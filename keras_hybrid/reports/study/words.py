@@ -62,7 +62,7 @@ def title(cell: Cell, rows: Sequence[Row]) -> str:
     """The cell and its target."""
     target = rows[0].target
     if target is None:
-        return f"{cell} (no baseline, so no target)"
+        return f"{cell} ({_why_none(rows)}, so no target)"
     best = next(row.label for row in rows if row.is_best_baseline)
     return f"{cell} (target {100 * target:.2f} % validation accuracy: {best})"
 
@@ -76,7 +76,15 @@ def _fit(rows: Sequence[Row]) -> str:
                 f"{row.label} ends at {100 * train:.2f} % training accuracy "
                 f"and {100 * validation:.2f} % validation accuracy."
             )
-    return "No baseline."
+    why = _why_none(rows)
+    return f"{why[0].upper()}{why[1:]}."
+
+
+def _why_none(rows: Sequence[Row]) -> str:
+    """Why no baseline is the best."""
+    if any(row.role == "baseline" for row in rows):
+        return "every baseline diverged"
+    return "no baseline"
 
 
 def _best(rows: Sequence[Row]) -> str:

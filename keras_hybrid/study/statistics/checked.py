@@ -10,7 +10,10 @@ import numpy.typing as npt
 
 def finite(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
     """Returns finite numbers, at least one, as an array."""
-    array = np.asarray(values, dtype=np.float64)
+    try:
+        array = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        array = np.empty(0)
     if array.ndim != 1 or not array.size or not np.isfinite(array).all():
         raise ValueError(
             f"`{name}` must be a sequence of finite numbers, at least one. "
@@ -21,8 +24,8 @@ def finite(name: str, values: Sequence[float]) -> npt.NDArray[np.float64]:
 
 def check_confidence(confidence: float) -> None:
     """Checks that a confidence is a fraction that an interval can have."""
-    if not 0 < confidence < 1:
+    if not isinstance(confidence, (int, float)) or not 0 < confidence < 1:
         raise ValueError(
-            "`confidence` must be between 0 and 1. Received: "
+            "`confidence` must be a number between 0 and 1. Received: "
             f"confidence={confidence!r}"
         )
