@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -146,45 +146,43 @@ def instance_or_none(name: str, value: Any, kind: type, allowed: str) -> Any:
     return value
 
 
+def _or_none(check: Callable[..., Any], **bounds: float) -> Callable[..., Any]:
+    """A check that lets None pass."""
+
+    def checked(name: str, value: Any) -> Any:
+        return None if value is None else check(name, value, **bounds)
+
+    return checked
+
+
+# What Keras' own arguments of an optimizer may be; most it takes silently.
+BASE: dict[str, Callable[[str, Any], Any]] = {
+    "weight_decay": _or_none(number, low=0),
+    "clipnorm": _or_none(number, above=0),
+    "clipvalue": _or_none(number, above=0),
+    "global_clipnorm": _or_none(number, above=0),
+    "ema_momentum": _or_none(number, low=0, high=1),
+    "loss_scale_factor": _or_none(number, above=0),
+    "ema_overwrite_frequency": _or_none(integer, low=1),
+    "gradient_accumulation_steps": _or_none(integer, low=2),
+    "use_ema": boolean,
+}
+
+
 def base_arguments(kwargs: dict[str, Any]) -> None:
-    """Checks Keras' base arguments, most of which Keras takes silently.
+    """Checks Keras' base arguments.
 
     NumPy's numbers become Python's, which a config can be written with.
     """
-    known = {
-        "weight_decay": {"low": 0},
-        "clipnorm": {"above": 0},
-        "clipvalue": {"above": 0},
-        "global_clipnorm": {"above": 0},
-        "ema_momentum": {"low": 0, "high": 1},
-        "loss_scale_factor": {"above": 0},
-    }
-    unknown = sorted(
-        set(kwargs)
-        - set(known)
-        - {
-            "name",
-            "use_ema",
-            "ema_overwrite_frequency",
-            "gradient_accumulation_steps",
-        }
-    )
+    unknown = sorted(set(kwargs) - set(BASE) - {"name"})
     if unknown:
         raise TypeError(
             "HybridOptimizer takes its own arguments and those of "
             f"keras.optimizers.Optimizer. Received: {', '.join(unknown)}"
         )
-    for name, bounds in known.items():
-        if kwargs.get(name) is not None:
-            kwargs[name] = number(name, kwargs[name], **bounds)
-    for name, low in (
-        ("ema_overwrite_frequency", 1),
-        ("gradient_accumulation_steps", 2),
-    ):
-        if kwargs.get(name) is not None:
-            kwargs[name] = integer(name, kwargs[name], low=low)
-    if "use_ema" in kwargs:
-        boolean("use_ema", kwargs["use_ema"])
+    for name, check in BASE.items():
+        if name in kwargs:
+            kwargs[name] = check(name, kwargs[name])
     if kwargs.get("name") is not None:
         text("name", kwargs["name"])
 

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import snapshot
+from keras_hybrid.callbacks import generators, snapshot
 from keras_hybrid.callbacks.models import build_once, unwrapped_optimizer
 
 # A list beside the metrics' own: the finished epochs, then the next one. No
@@ -37,7 +37,8 @@ class ExactBackup(keras.callbacks.Callback):
     the file: it is not forced to the disk.
 
     What it cannot know: the order of the examples must be a function of the
-    epoch. With arrays and `fit(shuffle=True)` after
+    epoch, or of the generators of NumPy, Python and torch, whose states at the
+    epoch's begin are in the file. With arrays and `fit(shuffle=True)` after
     `keras.utils.set_random_seed` it is; the sequence of a
     `tf.data.Dataset.shuffle` begins anew, so make the data set start at
     `next_epoch` (examples/resume.py does). Callbacks that count in Python
@@ -69,12 +70,13 @@ class ExactBackup(keras.callbacks.Callback):
         self, path: str | os.PathLike[str], delete_checkpoint: bool = True
     ) -> None:
         super().__init__()
-        self.path = Path(path)
+        self.path = _checked(path)
         self.delete_checkpoint = checks.boolean(
             "delete_checkpoint", delete_checkpoint
         )
         self._goes_on = False
         self._epoch: int | None = None
+        self._random: dict[str, np.ndarray] = {}
 
     @property
     def next_epoch(self) -> int:
@@ -102,8 +104,15 @@ class ExactBackup(keras.callbacks.Callback):
             model._initial_epoch = self._restore()  # As BackupAndRestore does.
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Notes that the next batch begins an epoch."""
+        """Notes that the next batch begins an epoch.
+
+        Between the two Keras may draw the order of its examples.
+        """
         self._epoch = epoch
+        if self._goes_on:
+            generators.give_back(snapshot.read_generators(self.path))
+        else:
+            self._random = generators.states()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Saves, or in the first epoch after a restart restores.
@@ -149,7 +158,7 @@ class ExactBackup(keras.callbacks.Callback):
             for name, values in self.model.history.history.items()
         }
         history[_EPOCHS] = [*self.model.history.epoch, epoch]
-        snapshot.save(self.path, self.model, history)
+        snapshot.save(self.path, self.model, history, generators=self._random)
 
     def _restore(self) -> int:
         history = snapshot.restore(self.path, self.model)
@@ -157,6 +166,22 @@ class ExactBackup(keras.callbacks.Callback):
         self.model.history.history = history
         self.model.history.epoch = finished
         return int(epoch)
+
+
+def _checked(path: Any) -> Path:
+    if not isinstance(path, (str, os.PathLike)) or isinstance(
+        os.fspath(path), bytes
+    ):
+        raise TypeError(
+            "`path` must be the path of a file, as text or a Path. Received: "
+            f"path={path!r}"
+        )
+    if not os.fspath(path) or Path(path).is_dir():
+        raise ValueError(
+            "`path` must be the path of a file, not of a folder. Received: "
+            f"path={str(path)!r}"
+        )
+    return Path(path)
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -83,6 +83,15 @@ def warn_of_divergence(epoch: int, best_epoch: int) -> None:
     )
 
 
+def warn_of_validation() -> None:
+    """Warns that the validation alone has a loss that is no number."""
+    warnings.warn(
+        "The validation loss is not finite, and the training's is: look at the "
+        "validation data. TrainUntilDone cannot compare weights on them.",
+        stacklevel=2,
+    )
+
+
 def warn_of_no_validation(epoch: int) -> None:
     """Warns that what the training ends with was not compared."""
     warnings.warn(

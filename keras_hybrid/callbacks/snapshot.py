@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ import numpy as np
 from keras_hybrid._support import files
 from keras_hybrid.callbacks.models import unwrapped_optimizer
 from keras_hybrid.optimizer import companions
+
+# What the states of random generators are called in a file.
+_RANDOM = "random_"
 
 
 class DamagedSnapshot(ValueError):
@@ -56,6 +59,7 @@ def save(
     history: dict[str, list[float]],
     without: Collection[Any] = (),
     configuration: Any = None,
+    generators: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes the state; a kill leaves the old file or the new one.
 
@@ -66,10 +70,13 @@ def save(
         without: Variables to leave out, here and in `restore`.
         configuration: What the training is, in JSON's types; a `restore` with
             another one is refused.
+        generators: States of random generators, by name.
     """
     variables = variables_of(model, without)
     arrays = {f"variable_{i}": v.numpy() for i, v in enumerate(variables)}
     arrays |= companions.entries_of(_companion(model))
+    for name, state in (generators or {}).items():
+        arrays[_RANDOM + name] = state
     with files.atomically(path) as partial, partial.open("wb") as file:
         np.savez(
             file,
@@ -96,6 +103,20 @@ def read_history(path: Path) -> dict[str, list[float]]:
     """
     with _opened(path) as file:
         return _history(path, file)
+
+
+def read_generators(path: Path) -> dict[str, np.ndarray]:
+    """Reads the states of random generators; older files have none.
+
+    Raises:
+        DamagedSnapshot: If the file cannot be read.
+    """
+    with _opened(path) as file:
+        return {
+            name.removeprefix(_RANDOM): file[name]
+            for name in file.files
+            if name.startswith(_RANDOM)
+        }
 
 
 @contextlib.contextmanager
@@ -155,6 +176,7 @@ def restore(
         beside = {n: file[n] for n in file.files if companions.is_entry(n)}
         extra = {*file.files} - {*names, *beside}
         extra -= {"history", "configuration", "dtypes"}
+        extra = {name for name in extra if not name.startswith(_RANDOM)}
     fits = not extra and kept == dtypes
     fits = fits and all(
         tuple(v.shape) == a.shape and _dtype(v) == a.dtype

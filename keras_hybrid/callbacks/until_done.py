@@ -7,8 +7,10 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import due, losses, messages
+from keras_hybrid.callbacks import averages, due, losses, messages
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.callbacks.rates import RateWatch
@@ -262,7 +264,7 @@ class TrainUntilDone(SwitchCallback):
         optimizer = hybrid_optimizer(self.model)
         if not (self._validated and self._memory.best_weights):
             return
-        if optimizer.has_switched and not losses.are_finite(logs or {}):
+        if _has_diverged(self.model, optimizer, logs or {}):
             messages.warn_of_divergence(epoch, self._memory.best_epoch)
             self.done = self._diverged = self.model.stop_training = True
             self._choose(math.nan)
@@ -322,6 +324,23 @@ class TrainUntilDone(SwitchCallback):
             seconds = time.monotonic() - self._started
             text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
         self.say(f"{text}. {messages.GO_ON}")
+
+
+def _has_diverged(
+    model: Any, optimizer: HybridOptimizer, logs: Mapping[str, Any]
+) -> bool:
+    """Whether updates behind the switch have spoilt the weights."""
+    switched = optimizer.switch_step
+    if switched is None or optimizer.updates_made <= switched:
+        return False
+    if losses.are_finite(logs):
+        return False
+    if losses.are_finite({"loss": logs.get("loss", 0.0)}) and all(
+        np.isfinite(w).all() for w in averages.values_of(model.weights)
+    ):
+        messages.warn_of_validation()
+        return False
+    return True
 
 
 def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:

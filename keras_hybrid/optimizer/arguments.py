@@ -138,8 +138,6 @@ def check_assigned(optimizer: Any, name: str, value: Any) -> None:
         ValueError: If it has not the variables for the value, is past the
             switch that it decides, or has an argument that excludes it.
     """
-    if name not in CHECKS:
-        return
     _check_fits_state(optimizer, name, value)
     if isinstance(value, float) and name in ("sgd_scale", "sgd_learning_rate"):
         switched = any(s is not None for s in optimizer.switch_steps.values())
@@ -270,16 +268,7 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "jit_compile": _jit_compile,
     "scale_multiplier": _POSITIVE,
     "skip_nonfinite": checks.boolean,
+    **checks.BASE,
 }
-# What the compiled step has in it, Keras' own too.
-TRACED = frozenset(CHECKS) | {
-    "weight_decay",
-    "clipnorm",
-    "clipvalue",
-    "global_clipnorm",
-    "use_ema",
-    "ema_momentum",
-    "ema_overwrite_frequency",
-    "loss_scale_factor",
-    "gradient_accumulation_steps",
-}
+# What the compiled step has in it.
+TRACED = frozenset(CHECKS)

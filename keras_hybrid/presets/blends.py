@@ -82,6 +82,11 @@ def AMSBound(**kwargs: Any) -> HybridOptimizer:  # noqa: N802
 
     References: Luo et al. 2019, arXiv:1902.09843, algorithm 3.
     """
+    if "amsgrad" in kwargs:
+        raise TypeError(
+            "AMSBound takes the arguments of AdaBound, without amsgrad, which "
+            f"it sets itself. Received: amsgrad={kwargs['amsgrad']!r}"
+        )
     return AdaBound(amsgrad=True, **kwargs)
 
 

@@ -22,7 +22,14 @@ def _logged(logs: Mapping[str, float], name: str) -> float:
             "with val_ need validation data in every epoch that is watched.) "
             f"Received: monitor={name!r}"
         )
-    return float(logs[name])
+    value = np.asarray(logs[name])
+    if value.ndim:
+        raise ValueError(
+            "The monitored metric must be one number (F1Score, for one, gives "
+            "one with average='macro'). Received: "
+            f"monitor={name!r}, of shape {value.shape}"
+        )
+    return float(value)
 
 
 # Endings by which a metric's better direction is known, as in Keras.

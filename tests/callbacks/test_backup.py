@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import random
 
 import keras
 import numpy as np
@@ -10,6 +11,7 @@ import tensorflow as tf
 from small import slow_but
 
 from keras_hybrid import ExactBackup, HybridOptimizer, SwitchCallback
+from keras_hybrid.callbacks import generators
 from keras_hybrid.callbacks.snapshot import DamagedSnapshot
 from keras_hybrid.transitions import Blend, Cooldown
 from keras_hybrid.triggers import AtEpoch, Plateau
@@ -246,6 +248,75 @@ def test_the_next_epoch_is_known_before_fit(tmp_path):
     with pytest.raises(Interrupted):
         run(path, "end", 3)
     assert ExactBackup(path).next_epoch == 3
+
+
+class Reordered(keras.utils.PyDataset):
+    """Batches in an order that is drawn from generators of the process."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.order = draw, range(STEPS)
+
+    def __len__(self):
+        return STEPS
+
+    def __getitem__(self, index):
+        rows = 8 * self.order[index] + np.arange(8)
+        return X[rows], Y[rows]
+
+    def on_epoch_begin(self):
+        self.order = self.draw()
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: np.random.permutation(STEPS),
+        lambda: random.sample(range(STEPS), STEPS),
+    ],
+    ids=["numpy", "python"],
+)
+def test_the_order_of_examples_goes_on(tmp_path, draw):
+    def weights(*callbacks):
+        keras.utils.set_random_seed(3)
+        model = new_model()
+        data = Reordered(draw)
+        model.fit(data, epochs=4, callbacks=callbacks, verbose=0)
+        return [v.numpy() for v in model.weights]
+
+    path = tmp_path / "backup.npz"
+    backup = ExactBackup(path), SwitchCallback(AtEpoch(3), verbose=0)
+    with pytest.raises(Interrupted):
+        weights(*backup, Interrupt("batch", 2))
+    for mine, other in zip(
+        weights(*backup),
+        weights(SwitchCallback(AtEpoch(3), verbose=0)),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(mine, other)
+
+
+@pytest.mark.parametrize("gauss", [False, True])
+def test_generators_are_given_back(gauss):
+    def draw():
+        return np.random.normal(), random.gauss(0, 1), random.random()
+
+    if gauss:  # They draw pairs, and keep the second.
+        draw()
+    states = generators.states()
+    expected = [draw() for _ in range(3)]
+    draw()
+    generators.give_back(states)
+    assert [draw() for _ in range(3)] == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [(3, TypeError), (b"x", TypeError), ("", ValueError), (".", ValueError)],
+)
+def test_a_path_of_no_file_is_refused(path, error):
+    with pytest.raises(error, match="`path` must be the path of a file.*path="):
+        ExactBackup(path)
 
 
 def test_an_unbuilt_model_is_refused(tmp_path):

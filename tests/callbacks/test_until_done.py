@@ -31,6 +31,8 @@ from keras_hybrid.transitions import Cooldown, Hard
 from keras_hybrid.triggers import AtEpoch, AtStep, MetricReached, Plateau, Slope
 
 NEVER = MetricReached("loss", -1.0)
+# It looks at the average, and never fires.
+NAN_LOSS = MetricReached("averaged_val_loss", -1.0)
 
 
 class Factors(keras.callbacks.Callback):
@@ -310,6 +312,21 @@ def test_files_of_a_training_load_without_the_callback(tmp_path):
         saved = keras.models.load_model(path)
     # Two thirds of 16, and the half of that.
     assert saved.optimizer.updates_made == 10 + 5
+
+
+def test_validation_data_with_nan_are_no_divergence():
+    model = new_model()
+    x = VALIDATION[0].copy()
+    x[0] = np.nan
+    with pytest.warns(UserWarning, match="look at the validation data"):
+        history = fit(
+            model,
+            TrainUntilDone(AtEpoch(2) | NAN_LOSS, verbose=0),
+            validation_data=(x, VALIDATION[1]),
+        ).history
+    assert len(history["loss"]) == 3
+    assert model.optimizer.updates_made == 3 * STEPS
+    assert model.optimizer.cooldown_factor == 0
 
 
 def test_a_second_fit_begins_anew(capsys):

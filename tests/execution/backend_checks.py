@@ -20,6 +20,7 @@ from updates import updater
 
 from keras_hybrid import (
     DivergenceGuard,
+    ExactBackup,
     HybridOptimizer,
     SwitchCallback,
     TrainUntilDone,
@@ -390,6 +391,42 @@ def until_done(trigger):
         verbose=0,
     ).history
     return model.optimizer, callback, history
+
+
+def test_a_killed_fit_goes_on_in_its_order_and_with_its_dropout(tmp_path):
+    """JAX draws the order from NumPy, torch both from its own generator."""
+
+    def weights(*callbacks):
+        keras.utils.set_random_seed(3)
+        model = keras.Sequential(
+            [
+                keras.Input((3,)),
+                keras.layers.Dropout(0.5),
+                keras.layers.Dense(2),
+            ]
+        )
+        model.compile(HybridOptimizer(0.05), "mse")
+        x = np.random.default_rng(1).normal(size=(16, 3)).astype("float32")
+        switch = SwitchCallback(AtEpoch(3), verbose=0)
+        model.fit(
+            x,
+            x[:, :2],
+            batch_size=4,
+            epochs=4,
+            callbacks=[switch, *callbacks],
+            verbose=0,
+        )
+        return flat(model)
+
+    def kill(epoch, logs):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+    backup = ExactBackup(tmp_path / "backup.npz")
+    expected = weights()
+    with pytest.raises(KeyboardInterrupt):
+        weights(backup, keras.callbacks.LambdaCallback(on_epoch_end=kill))
+    np.testing.assert_array_equal(weights(backup), expected)
 
 
 def test_trains_until_done():

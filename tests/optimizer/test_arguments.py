@@ -240,6 +240,25 @@ def test_assigned_arguments_must_go_together(arguments, name, value, message):
     HybridOptimizer.from_config(before)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("weight_decay", -2),
+        ("clipnorm", 0),
+        ("gradient_accumulation_steps", 1),
+        ("ema_momentum", 2.0),
+    ],
+)
+def test_assigned_arguments_of_keras_are_checked(name, value):
+    optimizer = HybridOptimizer()
+    before = getattr(optimizer, name)
+    with pytest.raises(ValueError, match=f"`{name}` must be.*{name}={value}"):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) == before
+    with pytest.raises(TypeError, match="`use_ema` must be True or False"):
+        optimizer.use_ema = 3
+
+
 def test_sgd_s_rate_is_not_assigned_behind_the_switch():
     optimizer = HybridOptimizer(0.01, sgd_learning_rate=0.1)
     updates(optimizer, 1)

@@ -122,6 +122,7 @@ REFUSED = [
     refused("AdaBound", ValueError, "epsilon=-1", epsilon=-1),
     refused("AdaBound", TypeError, "Nameless", learning_rate=Nameless()),
     refused("AMSBound", ValueError, "gamma=0", gamma=0),
+    refused("AMSBound", TypeError, "Received: amsgrad=False", amsgrad=False),
     refused("DSTAdam", ValueError, "training_steps=1", training_steps=1),
     refused("DSTAdam", TypeError, "training_steps=9.5", training_steps=9.5),
     refused("DSTAdam", ValueError, "upper=0", training_steps=9, upper=0),

@@ -16,6 +16,20 @@ from keras_hybrid.triggers import (
 )
 
 
+@pytest.mark.parametrize(
+    "trigger",
+    [
+        Plateau("val_f1_score", mode="max"),
+        MetricReached("val_f1_score", 0.5, mode="max"),
+    ],
+    ids=repr,
+)
+def test_a_metric_of_several_numbers_is_named(trigger):
+    logs = {"val_f1_score": np.ones(3)}
+    with pytest.raises(ValueError, match="monitor='val_f1_score', of shape"):
+        trigger.check(0, logs)
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_at_epoch_fires_at_the_end_of_the_nth_epoch(n):
     trigger = AtEpoch(n)
