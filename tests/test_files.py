@@ -1,6 +1,7 @@
 """Damaged files, full disks, read-only folders, two processes in a folder."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -395,6 +396,27 @@ def test_a_folder_is_kept_by_one_process_and_freed_by_a_kill(tmp_path):
         with files.locked(folder):
             pass
     with files.locked(folder):
+        pass
+
+
+def test_another_user_s_lock_file_is_as_good(tmp_path, monkeypatch):
+    whole, path = Path.open, tmp_path / "in-use.lock"
+
+    def reading_only(path, mode="r", *args, **kwargs):
+        if mode != "r":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path, mode, *args, **kwargs)
+
+    path.touch()
+    monkeypatch.setattr(Path, "open", reading_only)
+    with files.claimed(path) as first, files.claimed(path) as second:
+        assert (first, second) == (True, False)
+    with files.locked(tmp_path):
+        pass
+    with (
+        pytest.raises(files.NotWritable, match="other.lock cannot be written"),
+        files.claimed(tmp_path / "other.lock"),
+    ):
         pass
 
 

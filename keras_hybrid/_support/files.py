@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import math
+import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -121,6 +122,33 @@ def atomically(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def walk(folder: Path, ending: str = "") -> Iterator[Path]:
+    """The files below a folder, links followed.
+
+    A folder that vanishes meanwhile has none.
+
+    Raises:
+        ValueError: If a folder may not be read.
+    """
+
+    def stop(error: OSError) -> None:
+        if isinstance(error, PermissionError):
+            raise ValueError(f"{error.filename}: not readable ({error})")
+
+    seen: set[str] = set()
+    for place, folders, names in os.walk(
+        folder, onerror=stop, followlinks=True
+    ):
+        real = os.path.realpath(place)
+        if real in seen:  # A link that leads back up.
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (
+            Path(place) / name for name in names if name.endswith(ending)
+        )
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

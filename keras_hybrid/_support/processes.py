@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from keras_hybrid._support import files
+
 RESTARTS = 3
 # The exit code of a clear error, which a restart would only repeat.
 CLEAR_ERROR = 2
@@ -213,7 +215,7 @@ def _free_port() -> int:
 
 def _check_progress(folder: Path, stall_limit: float, started: float) -> None:
     newest = started
-    for path in (folder, *folder.rglob("*")):
+    for path in (folder, *files.walk(folder)):
         with contextlib.suppress(FileNotFoundError):
             newest = max(newest, path.stat().st_mtime)
     if time.time() - newest > stall_limit:

@@ -12,7 +12,6 @@ import contextlib
 import fnmatch
 import functools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,12 +83,12 @@ def below(folder: Path) -> list[Path]:
     Raises:
         ValueError: If a table or a folder below it is not readable.
     """
-    found = set(_walk(folder, ".json"))
+    found = set(files.walk(folder, ".json"))
     for place in _tables_below(folder):
         found |= {place.parent / name for name in _table(place)}
     found |= set(packed_below(folder))
     # Again: those of a table that was taken apart meanwhile are files now.
-    return sorted(found.union(_walk(folder, ".json")))
+    return sorted(found.union(files.walk(folder, ".json")))
 
 
 def packed_below(folder: Path) -> list[Path]:
@@ -170,7 +169,7 @@ def pack(folder: Path, source: Path | None = None) -> Packed:
             f"`{name}` must hold records, or tables of them. Received: "
             f"{name}={str(given)!r}"
         )
-    with files.locked(folder, _walk(folder, ".lock")):
+    with files.locked(folder, files.walk(folder, ".lock")):
         fresh, left = by_table(given)
         added = 0
         for name, records in fresh.items():
@@ -201,7 +200,7 @@ def unpack(folder: Path) -> Unpacked:
             f"{str(folder)!r}"
         )
     count, beside = 0, []
-    with files.locked(folder, _walk(folder, ".lock")):
+    with files.locked(folder, files.walk(folder, ".lock")):
         for place in packed:
             for name, record in _records(place):
                 path = place.parent / name
@@ -323,36 +322,9 @@ def _tables_above(path: Path) -> Iterator[tuple[Path, str]]:
 def _tables_below(folder: Path) -> list[Path]:
     return sorted(
         path
-        for path in _walk(folder, ".parquet")
+        for path in files.walk(folder, ".parquet")
         if path.stem in TABLES and len(_table(path))
     )
-
-
-def _walk(folder: Path, ending: str) -> Iterator[Path]:
-    """The files below a folder, links followed.
-
-    A folder that vanishes meanwhile has none.
-
-    Raises:
-        ValueError: If a folder may not be read.
-    """
-
-    def stop(error: OSError) -> None:
-        if isinstance(error, PermissionError):
-            raise ValueError(f"{error.filename}: not readable ({error})")
-
-    seen: set[str] = set()
-    for place, folders, names in os.walk(
-        folder, onerror=stop, followlinks=True
-    ):
-        real = os.path.realpath(place)
-        if real in seen:  # A link that leads back up.
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (
-            Path(place) / name for name in names if name.endswith(ending)
-        )
 
 
 def _table(path: Path) -> tables.Table | dict[str, dict[str, Any]]:

@@ -187,15 +187,11 @@ class ForkedTuner(keras_tuner.Tuner):
         """
         fit = self._fit(fit_args, fit_kwargs)
         with members.alone(self.folder):
-            if not members.is_chief():
-                self._begin(fit)
-                super().search(*fit_args, **fit_kwargs)
-                return
-            members.check_port_is_free()
+            if members.is_chief():
+                members.check_port_is_free()
             self._begin(fit)
-            failures = oracles.Failures(self.oracle)
-            super().search(*fit_args, **fit_kwargs)
-            failures.check()
+            with oracles.told_of_failures(self.oracle):
+                super().search(*fit_args, **fit_kwargs)
 
     def _fit(self, args: Any, kwargs: Any) -> Fit:
         fit = Fit.of(args, kwargs)

@@ -15,6 +15,7 @@ import keras_tuner
 from keras_tuner.engine.trial import TrialStatus
 
 from keras_hybrid._support import checks, files
+from keras_hybrid.tuning import members
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 
@@ -149,6 +150,15 @@ class Failures:
         """Raises what has ended the search, if anything has."""
         if self._error is not None:
             raise self._error
+
+
+@contextlib.contextmanager
+def told_of_failures(oracle: Any) -> Iterator[None]:
+    """Lets a chief's search end where trials fail; see `Failures`."""
+    failures = Failures(oracle) if members.is_chief() else None
+    yield
+    if failures is not None:
+        failures.check()
 
 
 def _save(oracle: Any) -> None:

@@ -53,6 +53,7 @@ class Watch(SwitchCallback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts the epoch's updates."""
+        super().on_train_batch_end(batch, logs)
         self.updates = batch + 1
 
     def record(self, optimizer: Any, logs: Any) -> None:

@@ -1,16 +1,19 @@
 """Hand-made records: the numbers, the words, and what may go wrong."""
 
 import dataclasses
+import errno
 import html.parser
 import io
 import json
 import math
 import re
+import shlex
 
 import pytest
 from rich.console import Console
 
 from keras_hybrid import cli
+from keras_hybrid._support import records
 from keras_hybrid.reports import glance
 from keras_hybrid.reports.study import (
     load_runs,
@@ -20,6 +23,7 @@ from keras_hybrid.reports.study import (
     write_html,
     write_markdown,
 )
+from keras_hybrid.reports.study.words import Finding
 from keras_hybrid.study.record import Run
 
 EPOCHS = 3
@@ -367,6 +371,61 @@ def test_the_command_puts_warnings_into_both_reports(tmp_path, capsys):
         assert "bad.json: skipped" in text.replace("\\", "")
 
 
+@pytest.mark.parametrize("name", ["[old]", "[/tmp]", "[bold]a[/bold]"])
+def test_the_command_takes_any_name_of_a_folder(name, tmp_path, capsys):
+    save(study(), tmp_path / name)
+    (tmp_path / name / "[red].json").write_text("{")
+    assert cli.main(["report", str(tmp_path / name)]) == 0
+    said = capsys.readouterr().out
+    command = shlex.join(["keras-hybrid", "report", str(tmp_path / name)])
+    assert f"Again from the records: {command}\n" in said
+    assert "warning: [red].json: skipped" in said
+    assert (tmp_path / name / "report.html").exists()
+
+
+def error_of(capsys, *command):
+    """The one line in which a command says what is wrong."""
+    assert cli.main(list(command)) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("keras-hybrid: ")
+    (line,) = said.err.splitlines()
+    return line
+
+
+def test_a_name_that_no_file_can_have_is_an_error(capsys):
+    assert "a" * 300 in error_of(capsys, "report", "a" * 300)
+
+
+def test_an_error_of_the_system_is_one_line(tmp_path, capsys, monkeypatch):
+    def fail(*args):
+        raise OSError(errno.EIO, "Input/output error", str(tmp_path))
+
+    monkeypatch.setattr("keras_hybrid.reports.study.load_runs", fail)
+    said = error_of(capsys, "report", str(tmp_path))
+    assert f"Input/output error: {str(tmp_path)!r}" in said
+
+
+def test_a_folder_of_searches_has_no_report_of_its_own(tmp_path, capsys):
+    for name in ("b c", "d"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "search.json").write_text("{}")
+    said = error_of(capsys, "report", str(tmp_path))
+    assert "holds 2 searches" in said
+    command = ["keras-hybrid", "report", str(tmp_path / "b c")]
+    assert shlex.join(command) in said
+    assert not list(tmp_path.glob("report.*"))
+
+
+def test_a_study_beside_searches_has_a_report(tmp_path):
+    save(study(), tmp_path)
+    records.pack(tmp_path)
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found" / "search.json").write_text("{}")
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert (tmp_path / "report.html").exists()
+
+
 def test_a_record_without_a_configuration_is_named(tmp_path):
     save(study(), tmp_path)
     dataclasses.replace(make("adam", 9, 0.5), configuration=None).save(
@@ -655,6 +714,19 @@ def test_hybrid_without_baseline_has_no_target(tmp_path):
     assert row.target is None
     assert row.against_baseline is None
     assert "no baseline, so no target" in page_of(runs, tmp_path)
+
+
+def test_baselines_that_all_diverged_are_not_missing(tmp_path):
+    runs = [make("hybrid", seed, 0.7) for seed in range(3)]
+    runs += [make_diverged(arm, 0) for arm in ("adam", "sgd")]
+    finding = Finding.of(summary(runs))
+    assert finding.title == (
+        "mnist-5k, good-fit, 3 epochs (every baseline diverged, so no target)"
+    )
+    assert finding.fit == "Every baseline diverged."
+    text = words_of(runs, tmp_path)
+    assert "every baseline diverged, so no target" in text
+    assert "no baseline" not in text.lower()
 
 
 @pytest.mark.slow

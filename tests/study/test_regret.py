@@ -101,6 +101,27 @@ def test_a_curve_comes_back_from_its_file(tmp_path):
         curves.Curve.load(path)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"val_accuracy": [0.5] * 9},
+        {"test_accuracy": [0.5] * 11},
+        {"val_accuracy": None},
+        {"switches": [], "val_accuracy": [], "test_accuracy": []},
+        {"switches": None},
+        {"fired": None},
+        {"history": {"loss": [1.0] * 9}},
+        {"history": None},
+    ],
+    ids=str,
+)
+def test_a_damaged_curve_is_named(changed, tmp_path):
+    path = tmp_path / "curve.json"
+    curve(**changed).save(path)
+    with pytest.raises(ValueError, match=r"curve\.json: no regret curve"):
+        curves.Curve.load(path)
+
+
 def test_the_grid_begins_dense_and_ends_at_the_latest():
     assert curves.grid(4) == [1, 2, 3, 4]
     found = curves.grid(40)

@@ -1,8 +1,10 @@
 """Records in files and in tables: either is read, packing loses nothing."""
 
 import dataclasses
+import errno
 import json
 import math
+import os
 import re
 import shutil
 from pathlib import Path
@@ -11,6 +13,7 @@ import pandas
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pyarrow import parquet
 from small import ROOT
 
 from keras_hybrid import cli
@@ -322,6 +325,223 @@ def test_errors(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         call(tmp_path / "missing")
     assert not list(tmp_path.iterdir())
+
+
+# ---- Taking apart -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "returned"), [(records.unpack, (9, [])), (records.restore, 9)]
+)
+def test_a_half_written_file_gets_its_row(call, returned, folder):
+    path = folder / "cell" / "adam-seed0.json"
+    before = contents(folder)
+    records.pack(folder)
+    path.parent.mkdir()
+    path.write_bytes(before["cell/adam-seed0.json"][:99])
+    assert call(folder) == returned
+    assert contents(folder) == before
+
+
+def test_a_row_is_written_beside_another_file(folder, capsys):
+    name = "cell/adam-seed0.json"
+    row = (folder / name).read_bytes()
+    records.pack(folder)
+    run(accuracy=0.5).save(folder / name)
+    changed = (folder / name).read_bytes()
+    assert cli.main(["pack", "--undo", str(folder)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"kept: {name}; the table's: {name}.packed" in said
+    assert said.endswith("9 files")
+    assert (folder / name).read_bytes() == changed
+    assert (folder / f"{name}.packed").read_bytes() == row
+    assert not list(folder.rglob("*.parquet"))
+
+
+def test_what_was_written_beside_is_returned(folder):
+    records.pack(folder)
+    run(accuracy=0.5).save(folder / "cell" / "adam-seed0.json")
+    run("hybrid", 1).save(folder / "cell" / "hybrid-seed1.json")
+    unpacked = records.unpack(folder)
+    assert unpacked.files == 9
+    assert unpacked.beside == ["cell/adam-seed0.json", "cell/hybrid-seed1.json"]
+
+
+@pytest.mark.parametrize("name", ["/x.json", "../x.json", "a/../../x.json"])
+def test_a_row_outside_its_folder_is_refused(name, folder):
+    table = folder / "runs.parquet"
+    tables.write(table, {name: {"arm": "adam"}})
+    for call in (tables.Table, lambda path: records.unpack(path.parent)):
+        with pytest.raises(ValueError, match=r"runs\.parquet: not readable"):
+            call(table)
+    assert len(contents(folder)) == 9
+    assert not (folder.parent / "x.json").exists()
+
+
+def test_a_table_that_lacks_a_column_is_named(folder):
+    records.pack(folder)
+    path = folder / "runs.parquet"
+    whole = parquet.read_table(path)
+    parquet.write_table(whole.drop_columns(["status"]), path)
+    with pytest.raises(ValueError, match=r"runs\.parquet.*no column status"):
+        Run.load(folder / "cell" / "adam-seed0.json")
+    with pytest.raises(ValueError, match="no column status"):
+        records.unpack(folder)
+    assert path.exists()
+
+
+# ---- Folders ----------------------------------------------------------------
+
+
+def named(paths):
+    return sorted(path.name for path in paths)
+
+
+def test_a_linked_folder_is_followed(folder, tmp_path):
+    expected = named(records.below(folder))
+    shutil.move(folder / "cell", tmp_path / "elsewhere")
+    (folder / "cell").symlink_to(tmp_path / "elsewhere")
+    assert named(records.below(folder)) == expected
+    assert len(results.load_runs(folder)[0]) == 7
+
+
+def test_a_link_that_leads_back_up_is_left(folder):
+    expected = records.below(folder)
+    (folder / "cell" / "up").symlink_to(folder)
+    assert records.below(folder) == expected
+    assert records.pack(folder).added == 9
+
+
+@pytest.mark.parametrize("part", [".", "cell", "cell/tuning"])
+def test_the_current_folder_may_lie_in_a_packed_one(part, folder, monkeypatch):
+    expected = named((folder / part).rglob("*.json"))
+    records.pack(folder)
+    (folder / part).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder / part)
+    found = records.below(Path("."))
+    assert named(found) == expected
+    assert all(map(records.exists, found))
+    assert not any(path.is_absolute() for path in found)
+
+
+def test_a_report_is_made_of_the_current_folder(folder, monkeypatch):
+    records.pack(folder)
+    (folder / "cell").mkdir()
+    monkeypatch.chdir(folder / "cell")
+    assert len(results.load_runs(".")[0]) == 7
+    assert len(results.load_traces(".")[0]) == 1
+
+
+def test_a_link_may_lead_into_a_packed_folder(folder, tmp_path):
+    expected = named(records.below(folder))
+    records.pack(folder)
+    (folder / "cell").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(folder / "cell")
+    found = records.below(link)
+    assert named(found) == expected
+    assert all(path.is_relative_to(link) for path in found)
+    assert Run.load(link / "adam-seed1.json").seed == 1
+    assert len(results.load_runs(link)[0]) == 7
+
+
+@pytest.mark.parametrize("call", [records.below, records.pack])
+def test_a_folder_that_may_not_be_read_is_named(call, folder, monkeypatch):
+    closed, whole = folder / "cell", os.scandir
+
+    def scandir(path):
+        if Path(path) == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return whole(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scandir)
+        with pytest.raises(ValueError, match=f"{closed}: not readable"):
+            call(folder)
+    assert len(contents(folder)) == 9
+
+
+def vanishing(monkeypatch, instead):
+    """Tables are gone when they are read: another process was faster."""
+    whole = tables.Table
+
+    def gone(path):
+        path.unlink(missing_ok=True)
+        instead(path)
+        return whole(path)
+
+    monkeypatch.setattr(tables, "Table", gone)
+    records._read.cache_clear()
+
+
+def test_a_table_that_vanishes_has_no_rows(folder, monkeypatch):
+    records.pack(folder)
+    vanishing(monkeypatch, lambda path: None)
+    assert not records.exists(folder / "cell" / "adam-seed0.json")
+    assert records.below(folder) == []
+
+
+def test_records_are_found_while_they_are_taken_apart(folder, monkeypatch):
+    expected = records.below(folder)
+    shutil.copytree(folder / "cell", folder.parent / "kept")
+    records.pack(folder)
+    vanishing(
+        monkeypatch,
+        lambda path: shutil.copytree(
+            folder.parent / "kept", folder / "cell", dirs_exist_ok=True
+        ),
+    )
+    assert records.below(folder) == expected
+
+
+# ---- Damaged runs -----------------------------------------------------------
+
+
+def change(path, **changes):
+    """Changes fields of a record, and those of its configuration."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for name, value in changes.items():
+        inner = content if name in content else content["configuration"]
+        inner[name] = value
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"test_loss": "x"}, "test_loss is no number"),
+        ({"test_accuracy": math.nan}, "without test accuracy"),
+        ({"test_accuracy": True}, "without test accuracy"),
+        ({"regime": [1]}, r'configuration\["regime"\] is no text'),
+        ({"regime": None}, r'configuration\["regime"\] is no text'),
+        ({"tuned_learning_rate": "x"}, "tuned_learning_rate.* is no number"),
+        ({"versions": {"keras_hybrid": 5}}, "versions has what is no text"),
+    ],
+)
+def test_damaged_runs_are_skipped_by_name(changes, reason, folder):
+    change(folder / "cell" / "adam-seed1.json", **changes)
+    runs, (warning,) = results.load_runs(folder)
+    assert len(runs) == 6
+    assert re.match(f"cell/adam-seed1.json: skipped: .*{reason}", warning)
+
+
+@pytest.mark.parametrize("changes", [{"regime": "x"}, {"test_loss": None}])
+def test_whole_runs_are_not_skipped(changes, folder):
+    change(folder / "cell" / "adam-seed1.json", **changes)
+    assert len(results.load_runs(folder)[0]) == 7
+
+
+@pytest.mark.parametrize("damage", ["{", '{"format": 1}'])
+def test_a_trace_needs_one_run_that_is_whole(damage, folder):
+    paths = sorted((folder / "cell").glob("*-seed*.json"))
+    paths[0].write_text(damage)
+    traces, warnings = results.load_traces(folder)
+    assert ([cell.dataset for cell in traces], warnings) == (["mnist"], [])
+    for path in paths:
+        path.write_text(damage)
+    traces, (warning,) = results.load_traces(folder)
+    assert not traces
+    assert warning.endswith("every run beside it is damaged")
 
 
 # ---- For pandas -------------------------------------------------------------

@@ -211,7 +211,17 @@ def test_area_under_curve_is_the_mean():
             lambda: mean_interval([1.0, math.nan]),
             r"Received: values=\[1.0, nan",
         ),
+        (lambda: mean_interval(["a"]), r"`values`.*Received: values=\['a'\]$"),
+        (lambda: mean_interval([[1.0], [2.0, 3.0]]), r"`values`.*Received"),
         (lambda: mean_interval([1.0], 1.0), r"Received: confidence=1.0$"),
+        (
+            lambda: mean_interval([1.0, 2.0], "x"),
+            r"`confidence`.*Received: confidence='x'$",
+        ),
+        (
+            lambda: mean_of_means([[1.0, 2.0]], None),
+            r"`confidence`.*Received: confidence=None$",
+        ),
         (
             lambda: paired_difference({0: 1.0}, {1: 1.0}),
             r"Received: a=\[0\], b=\[1\]$",

@@ -435,6 +435,63 @@ def test_the_report_leaves_tuning_out_and_compares_equal_shares(finished):
     assert rows["hybrid"].tuning_trials >= tuning.TRIALS
 
 
+RECORDED = "mnist-under-fit"
+
+
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """Two seeds of a cell of the study, with which there is nothing to do."""
+    monkeypatch.setattr(datasets, "load", lambda *a, **k: pytest.fail("load"))
+    for seed in range(2):
+        name = f"{RECORDED}/hybrid-seed{seed}.json"
+        files.write_json(
+            tmp_path / name, records._row(ROOT / "results" / "study" / name)
+        )
+    made = campaign.Plan([RECORDED], ["hybrid"], 2, tmp_path, None)
+    campaign.run(made)
+    return made
+
+
+@pytest.mark.parametrize("folder", ["best", "study", "study-variants"])
+def test_committed_records_are_of_their_cells(folder):
+    """Else the command that made them would refuse them."""
+    paths = records.below(ROOT / "results" / folder)
+    found = [path for path in paths if "-seed" in path.name]
+    assert found
+    for path in found:
+        assert campaign._is_finished(cells.KNOWN[path.parent.name], [path])
+
+
+@pytest.mark.parametrize("damage", ["", '{"format": 1', '{"format": 99}'])
+def test_a_damaged_record_of_a_finished_study_is_named(recorded, damage):
+    path = recorded.output / RECORDED / "hybrid-seed1.json"
+    path.write_text(damage)
+    with pytest.raises(ValueError, match="hybrid-seed1.json.*Remove.* again"):
+        campaign.run(recorded)
+    assert path.read_text() == damage
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 64), ("cutout", 8), ("epochs", 9)]
+)
+def test_a_finished_study_of_another_cell_is_refused(
+    recorded, field, value, packed
+):
+    path = recorded.output / RECORDED / "hybrid-seed1.json"
+    content = json.loads(path.read_text())
+    changed = content if field in content else content["configuration"]
+    changed[field] = value
+    path.write_text(json.dumps(content))
+    if packed:
+        records.pack(recorded.output)
+    with pytest.raises(
+        ValueError, match=rf"seed1.json is of another configuration \({field}\)"
+    ) as error:
+        campaign.run(recorded)
+    assert ("pack --undo" in str(error.value)) is packed
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -619,8 +676,17 @@ def test_a_control_that_was_not_run_is_not_claimed(tmp_path):
 
 def test_an_untuned_learning_rate_is_not_shown_as_tuned():
     root = ROOT / "results" / "best"
-    rows = study.summary(study.load_runs(root)[0])
+    runs, _ = study.load_runs(root)
+    rows = study.summary(runs)
     assert {row.learning_rate for row in rows} == {None}
+    found = contrasts.contrast(runs, "control", "hybrid")
+    rates = [of_cell.learning_rates for of_cell in found.cells.values()]
+    assert rates
+    assert set(rates) == {(None, None)}
+    tuned, _ = study.load_runs(ROOT / "results" / "study")
+    found = contrasts.contrast(tuned, "control", "hybrid")
+    for of_cell in found.cells.values():
+        assert None not in of_cell.learning_rates
 
 
 def test_one_control_does_not_stand_in_for_another(tmp_path):

@@ -10,6 +10,7 @@ import time
 
 import grpc
 import pytest
+from keras_tuner.errors import FatalRuntimeError
 from searches import DATA, begin, tuner_in
 from small import TESTS
 
@@ -111,6 +112,9 @@ class Failure(grpc.RpcError):
     def code(self):
         return self.of
 
+    def details(self):
+        return "Exception calling application: three in a row"
+
 
 class Stub:
     """Answers after it has failed so often; remembers its timeouts."""
@@ -146,8 +150,15 @@ def test_requests_without_an_answer_end_with_a_clear_error(code):
 
 
 def test_requests_that_the_chief_refuses_are_not_made_again():
-    stub = Stub(failures=1, code=grpc.StatusCode.UNKNOWN)
+    stub = Stub(failures=1, code=grpc.StatusCode.INVALID_ARGUMENT)
     with pytest.raises(Failure):
+        members.Requests(stub, "here:1", 30).GetTrial("a")
+    assert len(stub.timeouts) == 1
+
+
+def test_an_error_within_the_chief_ends_its_worker_with_it():
+    stub = Stub(failures=99, code=grpc.StatusCode.UNKNOWN)
+    with pytest.raises(FatalRuntimeError, match="failed: .*three in a row"):
         members.Requests(stub, "here:1", 30).GetTrial("a")
     assert len(stub.timeouts) == 1
 

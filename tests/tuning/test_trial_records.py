@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 from searches import DATA, POINTS, tuner_in
+from small import ROOT
 
-from keras_hybrid._support import files
+from keras_hybrid._support import files, records
 from keras_hybrid.tuning import record
 
 
@@ -44,6 +45,69 @@ def test_damaged_records_are_named(tmp_path, searched, change):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"seed-0.json"):
         record.load(folder)
+
+
+RECORDED = ROOT / "results" / "tune" / "mnist-mlp_small"
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """The settings and one training of a search of the study."""
+    folder = tmp_path / "recorded"
+    folder.mkdir()
+    shutil.copy(RECORDED / "search.json", folder)
+    path = next(p for p in records.below(RECORDED) if p.name == "seed-0.json")
+    trained = folder / path.relative_to(RECORDED)
+    files.write_json(trained, records._row(path))
+    record.load(folder)
+    return folder
+
+
+def change(path, **changes):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | changes), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("history", {}),
+        ("history", {"val_accuracy": []}),
+        ("steps_per_epoch", 0),
+        ("steps_per_epoch", "x"),
+        ("steps_per_epoch", True),
+        ("epochs", "x"),
+        ("epochs", None),
+        ("hyperparameters", None),
+        ("seconds", None),
+        ("seconds", "1"),
+    ],
+)
+def test_a_damaged_training_is_named(field, value, recorded):
+    path = next(recorded.rglob("seed-0.json"))
+    change(path, **{field: value})
+    for call in (lambda: record.read_run(path), lambda: record.load(recorded)):
+        with pytest.raises(ValueError, match=rf"seed-0\.json: .*{field}"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seeds", "two"),
+        ("seeds", 0),
+        ("direction", "up"),
+        ("epochs", None),
+        ("batch_size", 1.5),
+        ("objective", None),
+    ],
+)
+def test_damaged_settings_are_named(field, value, recorded):
+    change(recorded / "search.json", **{field: value})
+    with pytest.raises(
+        ValueError, match=rf"search\.json: not a search.*{field}={value!r}"
+    ):
+        record.load(recorded)
 
 
 @pytest.mark.slow
