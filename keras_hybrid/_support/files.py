@@ -137,15 +137,16 @@ def walk(folder: Path, ending: str = "") -> Iterator[Path]:
         if isinstance(error, PermissionError):
             raise ValueError(f"{error.filename}: not readable ({error})")
 
-    seen: set[str] = set()
+    above: dict[str, frozenset[str]] = {}
     for place, folders, names in os.walk(
         folder, onerror=stop, followlinks=True
     ):
         real = os.path.realpath(place)
-        if real in seen:  # A link that leads back up.
+        over = above.get(os.path.dirname(place), frozenset())
+        if real in over:  # A link that leads back up.
             folders.clear()
             continue
-        seen.add(real)
+        above[place] = over | {real}
         yield from (
             Path(place) / name for name in names if name.endswith(ending)
         )
