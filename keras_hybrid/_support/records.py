@@ -49,7 +49,7 @@ class Unpacked(NamedTuple):
 
     Attributes:
         files: How many rows are files now.
-        beside: Rows of which there was another file: they are beside it, as
+        beside: Where rows are of which there was another file: beside it, as
             `FILE.packed`.
     """
 
@@ -171,6 +171,8 @@ def pack(folder: Path, source: Path | None = None) -> Packed:
         )
     with files.locked(folder, files.walk(folder, ".lock")):
         fresh, left = by_table(given)
+        if source is None:
+            left += _without_links(folder, fresh)
         added = 0
         for name, records in fresh.items():
             added += _add(folder / f"{name}.parquet", records)
@@ -208,9 +210,9 @@ def unpack(folder: Path) -> Unpacked:
                 if there is None:
                     files.write_json(path, record)
                 elif tables.text(there) != tables.text(record):
-                    beside.append(path.relative_to(folder).as_posix())
-                    path = path.with_name(f"{path.name}.packed")
-                    files.write_json(path, record)
+                    kept = _free(path.with_name(f"{path.name}.packed"))
+                    files.write_json(kept, record)
+                    beside.append(kept.relative_to(folder).as_posix())
                 count += 1
         for place in packed:
             place.unlink()
@@ -254,6 +256,32 @@ def _place_of(path: Path) -> tuple[Path, str] | None:
         if name in _table(place):
             return place, name
     return None
+
+
+def _without_links(
+    folder: Path, found: dict[str, dict[str, dict[str, Any]]]
+) -> list[str]:
+    """Takes out what lies behind links, whose files are not the folder's."""
+    real = folder.resolve()
+    behind = [
+        name
+        for of_table in found.values()
+        for name in of_table
+        if (folder / name).resolve() != real / name
+    ]
+    for of_table in found.values():
+        for name in behind:
+            of_table.pop(name, None)
+    return behind
+
+
+def _free(path: Path) -> Path:
+    """The path, or one like it that nothing has yet."""
+    count, free = 1, path
+    while free.exists():
+        count += 1
+        free = path.with_name(f"{path.name}{count}")
+    return free
 
 
 def _add(path: Path, records: dict[str, dict[str, Any]]) -> int:

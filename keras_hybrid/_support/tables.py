@@ -58,9 +58,22 @@ class Table:
         }
         is_ours = {PATH, FIELDS} <= set(content.column_names)
         self._columns = content.to_pydict() if is_ours else {PATH: []}
+        try:
+            self._present = [
+                [str(column) for column in json.loads(row)]
+                for row in self._columns.get(FIELDS, [])
+            ]
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path}: not readable (`{FIELDS}`: {error})"
+            ) from error
         self._rows = {name: row for row, name in enumerate(self._columns[PATH])}
         for name in self._rows:
-            if name.startswith("/") or ".." in name.split("/"):
+            if (
+                not isinstance(name, str)
+                or name.startswith("/")
+                or ".." in name.split("/")
+            ):
                 raise ValueError(
                     f"{path}: not readable (a row is not below its folder: "
                     f"{name})"
@@ -79,7 +92,7 @@ class Table:
         """The record of a path; the caller may change it."""
         row = self._rows[name]
         record: dict[str, Any] = {}
-        for column in json.loads(self._columns[FIELDS][row]):
+        for column in self._present[row]:
             field, dot, inner = column.partition(".")
             if _says_empty(column):
                 record[field] = {}

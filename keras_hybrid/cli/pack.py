@@ -41,10 +41,7 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
     if given.undo:
         unpacked = records.unpack(given.folder)
         for name in unpacked.beside:
-            console.print(
-                f"another file was there, kept: {name}; the table's: "
-                f"{name}.packed"
-            )
+            console.print(f"another file was there; the table's: {name}")
         console.print(f"{unpacked.files} files")
         return
     packed = records.pack(given.folder, given.source)

@@ -371,8 +371,19 @@ def test_the_command_puts_warnings_into_both_reports(tmp_path, capsys):
         assert "bad.json: skipped" in text.replace("\\", "")
 
 
+@pytest.fixture
+def pages(monkeypatch):
+    """Where the command writes pages, which are not drawn."""
+    paths = []
+    monkeypatch.setattr(
+        "keras_hybrid.reports.study.write_html",
+        lambda runs, path, *rest: paths.append(path),
+    )
+    return paths
+
+
 @pytest.mark.parametrize("name", ["[old]", "[/tmp]", "[bold]a[/bold]"])
-def test_the_command_takes_any_name_of_a_folder(name, tmp_path, capsys):
+def test_the_command_takes_any_name_of_a_folder(name, pages, tmp_path, capsys):
     save(study(), tmp_path / name)
     (tmp_path / name / "[red].json").write_text("{")
     assert cli.main(["report", str(tmp_path / name)]) == 0
@@ -380,7 +391,7 @@ def test_the_command_takes_any_name_of_a_folder(name, tmp_path, capsys):
     command = shlex.join(["keras-hybrid", "report", str(tmp_path / name)])
     assert f"Again from the records: {command}\n" in said
     assert "warning: [red].json: skipped" in said
-    assert (tmp_path / name / "report.html").exists()
+    assert pages == [tmp_path / name / "report.html"]
 
 
 def error_of(capsys, *command):
@@ -417,13 +428,13 @@ def test_a_folder_of_searches_has_no_report_of_its_own(tmp_path, capsys):
     assert not list(tmp_path.glob("report.*"))
 
 
-def test_a_study_beside_searches_has_a_report(tmp_path):
+def test_a_study_beside_searches_has_a_report(pages, tmp_path):
     save(study(), tmp_path)
     records.pack(tmp_path)
     (tmp_path / "found").mkdir()
     (tmp_path / "found" / "search.json").write_text("{}")
     assert cli.main(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.html").exists()
+    assert pages == [tmp_path / "report.html"]
 
 
 def test_a_record_without_a_configuration_is_named(tmp_path):

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pandas
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -351,7 +352,7 @@ def test_a_row_is_written_beside_another_file(folder, capsys):
     changed = (folder / name).read_bytes()
     assert cli.main(["pack", "--undo", str(folder)]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert f"kept: {name}; the table's: {name}.packed" in said
+    assert f"another file was there; the table's: {name}.packed" in said
     assert said.endswith("9 files")
     assert (folder / name).read_bytes() == changed
     assert (folder / f"{name}.packed").read_bytes() == row
@@ -364,7 +365,33 @@ def test_what_was_written_beside_is_returned(folder):
     run("hybrid", 1).save(folder / "cell" / "hybrid-seed1.json")
     unpacked = records.unpack(folder)
     assert unpacked.files == 9
-    assert unpacked.beside == ["cell/adam-seed0.json", "cell/hybrid-seed1.json"]
+    assert unpacked.beside == [
+        "cell/adam-seed0.json.packed",
+        "cell/hybrid-seed1.json.packed",
+    ]
+
+
+def test_what_was_written_beside_before_stays(folder):
+    path = folder / "cell" / "adam-seed0.json"
+    first = path.read_bytes()
+    for accuracy in (0.5, 0.6):
+        records.pack(folder)
+        run(accuracy=accuracy).save(path)
+        beside = records.unpack(folder).beside
+    assert beside == ["cell/adam-seed0.json.packed2"]
+    assert (folder / "cell" / "adam-seed0.json.packed").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"), [(None, "[]"), (3, "[]"), ("x", "3"), ("x", "{")]
+)
+def test_a_damaged_table_is_named(path, fields, tmp_path):
+    table = tmp_path / "runs.parquet"
+    parquet.write_table(
+        pyarrow.table({"path": [path], "fields": [fields]}), table
+    )
+    with pytest.raises(ValueError, match=r"runs\.parquet: not readable"):
+        tables.Table(table)
 
 
 @pytest.mark.parametrize("name", ["/x.json", "../x.json", "a/../../x.json"])
@@ -403,6 +430,29 @@ def test_a_linked_folder_is_followed(folder, tmp_path):
     (folder / "cell").symlink_to(tmp_path / "elsewhere")
     assert named(records.below(folder)) == expected
     assert len(results.load_runs(folder)[0]) == 7
+
+
+@pytest.mark.parametrize("name", ["alias", "zz", "b1"])
+def test_a_folder_beside_a_link_to_it_keeps_its_name(name, folder):
+    (folder / name).symlink_to(folder / "cell")
+    paths = contents(folder)
+    assert {folder / path for path in paths} < set(records.below(folder))
+    assert records.pack(folder).added == 9
+    assert all(records.exists(folder / path) for path in paths)
+    assert records.exists(folder / name / "adam-seed0.json")
+    assert records.unpack(folder) == (9, [])
+
+
+def test_files_behind_a_link_are_not_packed(folder, tmp_path):
+    there = contents(folder)
+    shutil.copytree(folder / "cell", tmp_path / "elsewhere")
+    (folder / "other").symlink_to(tmp_path / "elsewhere")
+    packed = records.pack(folder)
+    assert packed.added == 9
+    assert "other/adam-seed0.json" in packed.left
+    assert (tmp_path / "elsewhere" / "adam-seed0.json").exists()
+    records.unpack(folder)
+    assert there.items() <= contents(folder).items()
 
 
 def test_a_link_that_leads_back_up_is_left(folder):
