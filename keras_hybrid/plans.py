@@ -186,7 +186,7 @@ class Plan:
         fixed = self.switch_epoch(epochs)
         if fixed is not None:
             # Behind the last epoch nothing is left to switch for.
-            return AtEpoch(fixed) if fixed < epochs else None
+            return None if self.fraction == 1 else AtEpoch(fixed)
         if self.patience is not None:
             return Plateau(patience=max(1, round(self.patience * epochs)))
         if self.threshold is not None:

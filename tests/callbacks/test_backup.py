@@ -271,10 +271,13 @@ class Reordered(keras.utils.PyDataset):
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: np.random.permutation(STEPS),
-        lambda: random.sample(range(STEPS), STEPS),
+        pytest.param(lambda: np.random.permutation(STEPS), id="numpy"),
+        pytest.param(
+            lambda: random.sample(range(STEPS), STEPS),
+            id="python",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["numpy", "python"],
 )
 def test_the_order_of_examples_goes_on(tmp_path, draw):
     def weights(*callbacks):

@@ -343,7 +343,10 @@ def test_a_second_fit_begins_anew(capsys):
     assert "begins anew" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("final", "again"), [(0.5, True), (1.0, False)])
+@pytest.mark.parametrize(
+    ("final", "again"),
+    [(0.5, True), pytest.param(1.0, False, marks=pytest.mark.slow)],
+)
 def test_a_second_fit_does_not_leap_back_into_a_cooldown(final, again):
     model = new_model(cooldown=Cooldown(final=final))
     fit(model, SwitchCallback(AtEpoch(1), verbose=0), epochs=2)

@@ -166,6 +166,7 @@ def test_pieces_of_which_few_are_validated():
     assert model.optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_a_resumed_cooldown_of_unknown_length_is_not_begun_again(tmp_path):
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
