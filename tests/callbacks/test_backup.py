@@ -171,6 +171,7 @@ def stopped_and_resumed(tmp_path, moment, order):
     assert not path.exists()
 
 
+@pytest.mark.slow
 def test_stopped_twice_and_where_a_write_was_cut_off(tmp_path):
     path = tmp_path / "backup.npz"
     for epoch in (2, 2, 4):

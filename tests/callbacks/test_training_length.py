@@ -120,6 +120,7 @@ class ConstantThenCosine(keras.optimizers.schedules.LearningRateSchedule):
         return decay(after)
 
 
+@pytest.mark.slow
 def test_cooldown_with_end_weight_0_is_schedule_matched_adam():
     model = hybrid_model(transition=Hard(0.0), cooldown=Cooldown())
     fit(model, SwitchCallback(AtEpoch(1), verbose=0), epochs=3)

@@ -479,6 +479,7 @@ def test_an_end_that_moves():
     assert model.optimizer.cooldown_factor == 0
 
 
+@pytest.mark.slow
 def test_skipped_updates_do_not_count():
     """One overflow an epoch, with mixed precision's loss scaling."""
     x = np.array(X)
@@ -610,6 +611,7 @@ def test_without_a_stop_the_cooldown_lasts():
     assert callback.done
 
 
+@pytest.mark.slow
 def test_adam_alone_may_cool_down(capsys):
     model = new_model(transition=Hard(0.0))
     callback = TrainUntilDone(AtEpoch(2))

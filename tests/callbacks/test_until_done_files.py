@@ -52,6 +52,7 @@ def test_a_file_at_an_epochs_last_batch_changes_nothing(every, first, tmp_path):
     assert_same(model, whole)
 
 
+@pytest.mark.slow
 def test_a_file_at_the_last_batch_keeps_a_switch_that_needs_no_validation(
     tmp_path,
 ):
@@ -237,6 +238,7 @@ def test_a_loaded_cooldown_of_unknown_length_goes_on(tmp_path):
     assert 1 > before > history["cooldown"][0] > history["cooldown"][1] > 0
 
 
+@pytest.mark.slow
 def test_other_weights_in_their_place_are_told(perfect_average):
     early = keras.callbacks.EarlyStopping(
         patience=50, restore_best_weights=True
@@ -245,6 +247,7 @@ def test_other_weights_in_their_place_are_told(perfect_average):
         fit(new_model(), early, TrainUntilDone(verbose=0), epochs=9)
 
 
+@pytest.mark.slow
 def test_it_says_what_another_fit_needs(capsys):
     model = new_model()
     fit(model, TrainUntilDone(AtEpoch(2)))

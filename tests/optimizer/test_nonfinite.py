@@ -229,6 +229,7 @@ def test_in_fit(jit_compile):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.slow
 def test_the_count_is_saved(tmp_path):
     model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
     model.compile(HybridOptimizer(skip_nonfinite=True), "mse")

@@ -495,6 +495,7 @@ def test_a_copy_shares_nothing(duplicate):
     assert_bit_equal([v.numpy() for v in again.variables], before)
 
 
+@pytest.mark.slow
 def test_a_copy_keeps_an_assigned_learning_rate():
     model = new_model(maker("amsgrad")())
     update(model, range(2))

@@ -257,6 +257,7 @@ def test_at_step_is_exact_within_one_execution():
     assert optimizer.switch_step == 10
 
 
+@pytest.mark.slow
 def test_projection_converged_switches_in_fit():
     rng = np.random.default_rng(3)
     x = rng.normal(size=(256, 4)).astype("float32")

@@ -177,6 +177,7 @@ def test_embedding_models_train(options):
     assert_equal_weights(*results, 1e-5)
 
 
+@pytest.mark.slow
 def test_constraints_and_regularizers_hold_in_both_phases():
     model = dense_model(kernel_constraint="non_neg", kernel_regularizer="l2")
     optimizer = HybridOptimizer(0.1, trigger=AtStep(4))
@@ -189,6 +190,7 @@ def test_constraints_and_regularizers_hold_in_both_phases():
     assert optimizer.switch_step == 4
 
 
+@pytest.mark.slow
 def test_shared_layers_have_one_slot():
     layer = keras.layers.Dense(3)
     inputs = keras.Input((3,))
@@ -298,6 +300,7 @@ def test_non_finite_gradients_are_skipped_by_loss_scaling(n):
     assert inner.switch_step == n
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [{"trigger": ProjectionConverged()}, {"sgd_scale": "norm"}],

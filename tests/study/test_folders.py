@@ -50,6 +50,7 @@ def test_a_name_needs_no_checksum():
     assert not datasets.load("mnist-5k").checksum
 
 
+@pytest.mark.slow
 def test_runs_on_other_data_of_the_same_name_are_not_reused(tmp_path):
     def train(labels, name):
         data = datasets.load(stored(tmp_path / name, labels, ONE_SIZE))
