@@ -75,6 +75,8 @@ def _opened(path: Path) -> IO[str]:
     try:
         return path.open("a")
     except PermissionError:
+        if not path.exists():
+            raise
         # Another user's, in a folder that both write to: a lock needs no more.
         return path.open("r")
 

@@ -83,12 +83,15 @@ def below(folder: Path) -> list[Path]:
     Raises:
         ValueError: If a table or a folder below it is not readable.
     """
-    found = set(files.walk(folder, ".json"))
-    for place in _tables_below(folder):
-        found |= {place.parent / name for name in _table(place)}
-    found |= set(packed_below(folder))
-    # Again: those of a table that was taken apart meanwhile are files now.
-    return sorted(found.union(files.walk(folder, ".json")))
+    found = set(packed_below(folder))
+    # Twice: what is packed, or taken apart, during one walk is in the other.
+    for _ in range(2):
+        for path in files.walk(folder):
+            if path.suffix == ".json":
+                found.add(path)
+            elif _may_be_table(path):
+                found |= {path.parent / name for name in _table(path)}
+    return sorted(found)
 
 
 def packed_below(folder: Path) -> list[Path]:
@@ -350,9 +353,13 @@ def _tables_above(path: Path) -> Iterator[tuple[Path, str]]:
 def _tables_below(folder: Path) -> list[Path]:
     return sorted(
         path
-        for path in files.walk(folder, ".parquet")
-        if path.stem in TABLES and len(_table(path))
+        for path in files.walk(folder)
+        if _may_be_table(path) and len(_table(path))
     )
+
+
+def _may_be_table(path: Path) -> bool:
+    return path.suffix == ".parquet" and path.stem in TABLES
 
 
 def _table(path: Path) -> tables.Table | dict[str, dict[str, Any]]:

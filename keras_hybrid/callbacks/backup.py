@@ -111,8 +111,7 @@ class ExactBackup(keras.callbacks.Callback):
         self._epoch = epoch
         if self._goes_on:
             generators.give_back(snapshot.read_generators(self.path))
-        else:
-            self._random = generators.states()
+        self._random = generators.states()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Saves, or in the first epoch after a restart restores.
@@ -146,10 +145,12 @@ class ExactBackup(keras.callbacks.Callback):
         """Removes the file, or keeps the end."""
         if self._goes_on:  # There was no epoch left.
             self._restore()
+            generators.give_back(snapshot.read_generators(self.path))
             self.model._initial_epoch = None
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
         else:
+            self._random = generators.states()
             self._save(self.params["epochs"])
 
     def _save(self, epoch: int) -> None:

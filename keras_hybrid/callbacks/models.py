@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import keras
+import numpy as np
 
 from keras_hybrid.optimizer import HybridOptimizer
 
@@ -37,6 +38,11 @@ def _hybrids_in(optimizer: Any) -> list[HybridOptimizer]:
     """Those that a MultiOptimizer has; none in another optimizer."""
     inner = optimizer.optimizers if isinstance(optimizer, _MULTI) else []
     return [one for one in inner if isinstance(one, HybridOptimizer)]
+
+
+def weights_are_finite(model: Any) -> bool:
+    """Whether a model has numbers for all weights."""
+    return all(np.isfinite(w).all() for w in model.get_weights())
 
 
 def build_once(model: Any) -> None:

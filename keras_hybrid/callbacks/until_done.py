@@ -7,12 +7,13 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import averages, due, losses, messages
+from keras_hybrid.callbacks import due, losses, messages
 from keras_hybrid.callbacks.memory import Memory
-from keras_hybrid.callbacks.models import hybrid_optimizer
+from keras_hybrid.callbacks.models import (
+    hybrid_optimizer,
+    weights_are_finite,
+)
 from keras_hybrid.callbacks.rates import RateWatch
 from keras_hybrid.callbacks.switch import SwitchCallback, has_cooled_down
 from keras_hybrid.optimizer import HybridOptimizer
@@ -335,9 +336,8 @@ def _has_diverged(
         return False
     if losses.are_finite(logs):
         return False
-    if losses.are_finite({"loss": logs.get("loss", 0.0)}) and all(
-        np.isfinite(w).all() for w in averages.values_of(model.weights)
-    ):
+    in_training = {n: x for n, x in logs.items() if n == "loss"}
+    if losses.are_finite(in_training) and weights_are_finite(model):
         messages.warn_of_validation()
         return False
     return True

@@ -27,17 +27,8 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
 
 def report(folder: Path) -> None:
     """Prints the table and writes the report of a study or of a search."""
-    searches = sorted(folder.glob("*/search.json"))
     if (folder / "search.json").exists():
         report_search(folder)
-    elif searches and not (folder / "runs.parquet").exists():
-        of_first = shlex.join(
-            ["keras-hybrid", "report", str(searches[0].parent)]
-        )
-        raise ValueError(
-            f"`folder` holds {len(searches)} searches, each with a report of "
-            f"its own: {of_first}. Received: folder={str(folder)!r}"
-        )
     else:
         report_study(folder)
 
@@ -47,9 +38,20 @@ def report_study(folder: Path) -> None:
     from rich.console import Console
 
     from keras_hybrid.reports import study
+    from keras_hybrid.study.results import NoResults
 
     console = Console(markup=False)
-    runs, warnings = study.load_runs(folder)
+    try:
+        runs, warnings = study.load_runs(folder)
+    except NoResults as error:
+        searches = sorted(folder.glob("*/search.json"))
+        if not searches:
+            raise
+        of_first = _command(searches[0].parent)
+        raise ValueError(
+            f"`folder` holds {len(searches)} searches, each with a report of "
+            f"its own: {of_first}. Received: folder={str(folder)!r}"
+        ) from error
     traces, damaged = study.load_traces(folder)
     warnings += damaged
     for warning in warnings:
@@ -59,8 +61,11 @@ def report_study(folder: Path) -> None:
     study.write_html(runs, page, warnings, traces)
     study.write_markdown(runs, folder / "report.md", warnings)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
-    command = shlex.join(["keras-hybrid", "report", str(folder)])
-    console.print(f"Again from the records: {command}", soft_wrap=True)
+    console.print(f"Again from the records: {_command(folder)}", soft_wrap=True)
+
+
+def _command(folder: Path) -> str:
+    return shlex.join(["keras-hybrid", "report", str(folder)])
 
 
 def report_search(folder: Path) -> None:

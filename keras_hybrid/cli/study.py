@@ -88,7 +88,6 @@ def run(given: argparse.Namespace, arguments: Sequence[str]) -> None:
             "left to it. The same command, once it has ended, trains what it "
             "left and writes the report.",
             soft_wrap=True,
-            markup=False,
         )
     else:
         report.report(given.output)

@@ -184,15 +184,15 @@ def _is_finished(cell: Cell, paths: Sequence[Path]) -> bool:
     """Whether all records are there, and of this cell as far as it says."""
     if not all(map(records.exists, paths)):
         return False  # Those that are there are compared as the rest trains.
+    wanted = {
+        "epochs": cell.epochs,
+        "batch_size": cell.batch_size,
+        "label_noise": cell.label_noise,
+        "label_smoothing": cell.label_smoothing,
+        "cutout": cell.cutout,
+    }
     for path in paths:
         record = runs.load_finished(path)
-        wanted = {
-            "epochs": cell.epochs,
-            "batch_size": cell.batch_size,
-            "label_noise": cell.label_noise,
-            "label_smoothing": cell.label_smoothing,
-            "cutout": cell.cutout,
-        }
         there = {**LATER, **record.configuration, "epochs": record.epochs}
         runs.check_same(
             path, {name: there.get(name) for name in wanted}, wanted

@@ -117,27 +117,26 @@ class Curve(NamedTuple):
         content = {"fired": {}, **content}
         files.check_fields(path, content, set(cls._fields))
         curve = cls(**content)
-        try:
-            lengths = {
-                len(values)
-                for values in (
-                    curve.switches,
-                    curve.val_accuracy,
-                    curve.test_accuracy,
-                )
-            }
-            last = max(curve.switches)
-            whole = all(len(x) >= last for x in curve.history.values())
-            complete = len(lengths) == 1 and whole and curve.fired is not None
-        except (AttributeError, TypeError, ValueError):
-            complete = False
-        if not complete:
+        if not _is_complete(curve):
             raise ValueError(
                 f"{path}: no regret curve: it needs an accuracy for each of "
                 "`switches`, and a history as long as the last. Received: "
                 f"switches={curve.switches!r}"
             )
         return curve
+
+
+def _is_complete(curve: Curve) -> bool:
+    """Whether a record has all that its switches need."""
+    try:
+        ends = map(len, (curve.val_accuracy, curve.test_accuracy))
+        return (
+            set(ends) == {len(curve.switches)}
+            and min(map(len, curve.history.values())) >= max(curve.switches)
+            and curve.fired is not None
+        )
+    except (AttributeError, TypeError, ValueError):
+        return False
 
 
 def measure(

@@ -36,6 +36,10 @@ _SHARED = (
 )
 
 
+class NoResults(ValueError):
+    """There is no run below a folder."""
+
+
 def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
     """Reads every run below a folder, in files or in tables.
 
@@ -93,7 +97,7 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
         paths.append(name)
     if not runs:
         skipped = "".join(f"\n{text}" for text in warnings)
-        raise ValueError(
+        raise NoResults(
             "`folder` must hold results; this command makes them: "
             f"{COMMAND} {folder}{skipped}\nReceived: folder={str(folder)!r}"
         )

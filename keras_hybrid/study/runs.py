@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_hybrid._support import records
 from keras_hybrid._support.versions import versions
 from keras_hybrid.callbacks import losses, snapshot
+from keras_hybrid.callbacks.models import weights_are_finite
 from keras_hybrid.callbacks.switch import SwitchCallback
 from keras_hybrid.optimizer import HybridOptimizer
 from keras_hybrid.study import datasets
@@ -85,7 +85,8 @@ def train_to(
     if epochs_left:
         _fit(model, data, seed, batch_size, epochs_left, callbacks)
     scores: dict[str, float] = {}
-    diverged = watch.diverged and not _is_finite(model)
+    # A callback may have put finite ones back.
+    diverged = watch.diverged and not weights_are_finite(model)
     if not diverged:
         # A callback may have restored other weights than the last epoch's.
         scores = _scores(model, data, validation=not resumes, test=read_test)
@@ -266,11 +267,6 @@ class _Watch(keras.callbacks.Callback):
                 configuration=self.configuration,
             )
         self.report(epoch + 1)
-
-
-def _is_finite(model: Any) -> bool:
-    """Whether it has numbers for weights: a callback may have put them back."""
-    return all(np.isfinite(w).all() for w in model.get_weights())
 
 
 def _finished(path: Path, configuration: dict[str, Any]) -> Run | None:

@@ -49,20 +49,14 @@ class Watch(SwitchCallback):
         self.stop = stop
         self.told = told
         self.status = "finished"
-        self.updates = 0
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Counts the epoch's updates."""
-        super().on_train_batch_end(batch, logs)
-        self.updates = batch + 1
 
     def record(self, optimizer: Any, logs: Any) -> None:
         """Keeps the logs, and the end of an epoch that others may share."""
-        steps = self.params["steps"]
-        if self.updates + self.model.steps_per_execution <= steps:
+        announced, given = self.params["steps"], self.horizon.steps
+        if given != announced:
             raise FatalValueError(
                 "`x` must give the updates an epoch that it announces. "
-                f"Received: {steps} announced, {self.updates} given"
+                f"Received: {announced} announced, {given} given"
             )
         if self.objective is not None and self.objective not in logs:
             raise FatalValueError(

@@ -300,6 +300,27 @@ def test_the_order_of_examples_goes_on(tmp_path, draw):
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.slow
+def test_a_kept_end_goes_on_with_more_epochs(tmp_path):
+    def weights(epochs, *callbacks):
+        keras.utils.set_random_seed(3)
+        model = new_model(cooldown=None)
+        data = Reordered(lambda: np.random.permutation(STEPS))
+        model.fit(data, epochs=epochs, callbacks=callbacks, verbose=0)
+        return [v.numpy() for v in model.weights]
+
+    def backup():
+        return ExactBackup(tmp_path / "backup.npz", delete_checkpoint=False)
+
+    weights(1)  # The first fit builds its metrics on a batch of its own.
+    expected = weights(4)
+    weights(2, backup())
+    np.random.normal(size=5)
+    weights(2, backup())  # There is nothing left to do.
+    for mine, other in zip(weights(4, backup()), expected, strict=True):
+        np.testing.assert_array_equal(mine, other)
+
+
 @pytest.mark.parametrize("gauss", [False, True])
 def test_generators_are_given_back(gauss):
     def draw():

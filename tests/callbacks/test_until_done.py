@@ -32,7 +32,7 @@ from keras_hybrid.triggers import AtEpoch, AtStep, MetricReached, Plateau, Slope
 
 NEVER = MetricReached("loss", -1.0)
 # It looks at the average, and never fires.
-NAN_LOSS = MetricReached("averaged_val_loss", -1.0)
+NEVER_AVERAGED = MetricReached("averaged_val_loss", -1.0)
 
 
 class Factors(keras.callbacks.Callback):
@@ -321,7 +321,7 @@ def test_validation_data_with_nan_are_no_divergence():
     with pytest.warns(UserWarning, match="look at the validation data"):
         history = fit(
             model,
-            TrainUntilDone(AtEpoch(2) | NAN_LOSS, verbose=0),
+            TrainUntilDone(AtEpoch(2) | NEVER_AVERAGED, verbose=0),
             validation_data=(x, VALIDATION[1]),
         ).history
     assert len(history["loss"]) == 3
