@@ -42,11 +42,16 @@ class StepMomentumHybrid(UncorrectedHybrid):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if self.amsgrad or self.nesterov or not isinstance(self.scale, Number):
+        kind = f"{type(self).__name__}, RMSprop with momentum"
+        for name in ("amsgrad", "nesterov"):
+            if getattr(self, name):
+                raise ValueError(
+                    f"`{name}` must be False: {kind}, has no such form. "
+                    f"Received: {name}=True"
+                )
+        if not isinstance(self.scale, Number):
             raise ValueError(
-                f"{type(self).__name__} needs amsgrad=False, nesterov=False "
-                f"and a number as `sgd_scale`. Received: amsgrad="
-                f"{self.amsgrad}, nesterov={self.nesterov}, "
+                f"`sgd_scale` must be a number for {kind}. Received: "
                 f"sgd_scale={self.sgd_scale!r}"
             )
 

@@ -30,6 +30,8 @@ from keras_hybrid.tuning.record import FORMAT, SETTINGS_FILE
 
 # One and the same loss, reckoned on other machines, differs by less.
 _LOSS_TOLERANCE = 1e-3
+# What Keras raises where there is none; OSError of a lambda without source.
+_NO_CONFIG = (NotImplementedError, OSError, TypeError, ValueError)
 
 
 def look_into(folder: Path, overwrite: bool) -> None:
@@ -215,7 +217,8 @@ def _completed(
 def _differs(ours: Any, theirs: Any, values: bool) -> bool:
     """Whether two losses have other configs, or other `values` at least."""
     (our_config, our_value), (their_config, their_value) = ours, theirs
-    if our_config != their_config:
+    # Earlier versions had none where a lambda is part of it.
+    if their_config is not None and our_config != their_config:
         return True
     if None in (our_value, their_value):
         return bool(our_value != their_value)
@@ -244,7 +247,7 @@ def _architecture(model: Any) -> str | None:
             warnings.simplefilter("ignore")  # Lambdas, which are told apart.
             config = _without_lines(model.get_config())
             text = json.dumps(config, sort_keys=True)
-    except (NotImplementedError, TypeError, ValueError):
+    except _NO_CONFIG:
         return None
     layers = [model, *model._flatten_layers(include_self=False)]
     for number, layer in enumerate(layers):
@@ -261,8 +264,9 @@ def _without_lines(config: Any) -> Any:
     if config.get("class_name") != "__lambda__":
         return {name: _without_lines(part) for name, part in config.items()}
     inner = config["config"]
-    code = marshal.loads(base64.b64decode(inner["code"]))
-    return [_instructions(code), inner["defaults"], inner["closure"]]
+    # A layer's has names; a loss's is one value.
+    code, *kept = inner.get("value") or inner.values()
+    return [_instructions(marshal.loads(base64.b64decode(code))), *kept]
 
 
 def _instructions(code: types.CodeType) -> list[Any]:
@@ -286,14 +290,12 @@ def _loss(model: Any, batch: Any) -> list[Any]:
 def _loss_config(model: Any) -> str | None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lambdas, which are left out.
+            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
             config = model.get_compile_config()
         parts = [config.get("loss"), config.get("loss_weights")]
-        text = json.dumps(parts, sort_keys=True)
-    except (NotImplementedError, TypeError, ValueError):
+        return json.dumps(_without_lines(parts), sort_keys=True)
+    except _NO_CONFIG:
         return None
-    # A lambda's is its code with the lines of its file.
-    return None if "__lambda__" in text else text
 
 
 def _loss_value(model: Any, batch: Any) -> float | None:

@@ -282,6 +282,9 @@ def test_a_function_that_gives_less_than_it_announces(tmp_path):
         tuner.search(short, epochs=4, validation_data=(X, Y))
 
 
+CROSSENTROPY = keras.losses.sparse_categorical_crossentropy
+
+
 def scaled(factor):
     def loss(y, predicted):
         return factor * keras.losses.sparse_categorical_crossentropy(
@@ -310,14 +313,41 @@ def with_loss(loss):
             keras.losses.SparseCategoricalCrossentropy(ignore_class=7),
         ),
         (lambda y, p: scaled(1.0)(y, p), lambda y, p: scaled(2.0)(y, p)),
+        (
+            lambda y, p: CROSSENTROPY(y, p),
+            lambda y, p: CROSSENTROPY(y, p, ignore_class=7),
+        ),
     ],
-    ids=["another", "of-the-same-name", "of-the-same-value", "lambda"],
+    ids=[
+        "another",
+        "of-the-same-name",
+        "of-the-same-value",
+        "lambda",
+        "lambda-of-the-same-value",
+    ],
 )
 def test_a_search_of_another_loss(tmp_path, one, other):
     begin(tuner_in(tmp_path, with_loss(one)))
     begin(tuner_in(tmp_path, with_loss(one)))
     with pytest.raises(ValueError, match="a search with another loss:"):
         begin(tuner_in(tmp_path, with_loss(other)))
+
+
+def test_a_search_that_earlier_versions_began_with_a_lambda_as_loss(tmp_path):
+    one = with_loss(lambda y, p: CROSSENTROPY(y, p))
+    tuner = tuner_in(tmp_path, one)
+    begin(tuner)
+    path = tuner.folder / "search.json"
+    content = json.loads(path.read_text())
+    content["loss"][0] = None
+    path.write_text(json.dumps(content))
+    begin(tuner_in(tmp_path, one))
+
+
+def test_a_lambda_whose_source_is_nowhere(tmp_path):
+    loss = eval("lambda y, p: f(y, p)", {"f": CROSSENTROPY})  # noqa: S307
+    begin(tuner_in(tmp_path, with_loss(loss)))
+    begin(tuner_in(tmp_path, with_loss(loss)))
 
 
 def test_a_loss_may_be_reckoned_otherwise_on_another_machine(tmp_path):
