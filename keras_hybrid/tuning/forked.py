@@ -24,6 +24,7 @@ from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.plans import Plan
 from keras_hybrid.recipes import Recipe
 from keras_hybrid.tuning import (
+    chief,
     identity,
     members,
     oracles,
@@ -187,10 +188,11 @@ class ForkedTuner(keras_tuner.Tuner):
         """
         fit = self._fit(fit_args, fit_kwargs)
         with members.alone(self.folder):
-            if members.is_chief():
-                members.check_port_is_free()
+            members.check_port_is_free()
             self._begin(fit)
-            with oracles.told_of_failures(self.oracle):
+            if members.is_chief():
+                chief.serve(self, fit.rest["verbose"])
+            else:
                 super().search(*fit_args, **fit_kwargs)
 
     def _fit(self, args: Any, kwargs: Any) -> Fit:

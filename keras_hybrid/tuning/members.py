@@ -91,7 +91,8 @@ def _wait() -> float:
         ) from error
 
 
-def _address() -> str:
+def address() -> str:
+    """Where the chief answers."""
     return f"{os.environ[_ADDRESS[0]]}:{_port()}"
 
 
@@ -106,13 +107,15 @@ def check_port_is_free() -> None:
     Raises:
         ValueError: If something answers at the chief's address.
     """
+    if not is_chief():
+        return
     host, port = os.environ[_ADDRESS[0]], _port()
     try:
         socket.create_connection((host, port), timeout=2).close()
     except OSError:
         return
     raise ValueError(
-        f"Something answers at {_address()} already: two searches need two "
+        f"Something answers at {address()} already: two searches need two "
         f"ports. Received: {_ADDRESS[0]}={host!r}, {_ADDRESS[1]}='{port}'"
     )
 
@@ -145,11 +148,11 @@ def connect(client: Any) -> None:
     from keras_tuner.src import protos
 
     channel = grpc.insecure_channel(
-        _address(),
+        address(),
         options=[("grpc.max_reconnect_backoff_ms", _LONGEST_PAUSE_MS)],
     )
     stub = protos.get_service_grpc().OracleStub(channel)
-    client.stub = Requests(stub, _address(), _wait())
+    client.stub = Requests(stub, address(), _wait())
 
 
 class Requests:

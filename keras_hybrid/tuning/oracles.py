@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import keras_tuner
-from keras_tuner.engine.trial import TrialStatus
 
 from keras_hybrid._support import checks, files
-from keras_hybrid.tuning import members
 
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 
@@ -115,50 +113,6 @@ def save_whole(oracle: Any) -> None:
     """
     oracle.save = functools.partial(_save, oracle)
     oracle._save_trial = functools.partial(_save_trial, oracle)
-
-
-class Failures:
-    """Ends a search on several machines where too many trials fail in a row.
-
-    KerasTuner raises within a worker's request then: that worker dies of it,
-    and the chief waits for ever. Here the workers are told that the search is
-    over, and the chief raises when they have gone.
-
-    Args:
-        oracle: Of the chief; is changed.
-    """
-
-    def __init__(self, oracle: Any) -> None:
-        self._error: RuntimeError | None = None
-        self._check = oracle._check_consecutive_failures
-        self._populate = oracle.populate_space
-        oracle._check_consecutive_failures = self._note
-        oracle.populate_space = self._next
-
-    def _note(self) -> None:
-        try:
-            self._check()
-        except RuntimeError as error:
-            self._error = error
-
-    def _next(self, trial_id: str) -> Any:
-        if self._error is None:
-            return self._populate(trial_id)
-        return {"status": TrialStatus.STOPPED, "values": None}
-
-    def check(self) -> None:
-        """Raises what has ended the search, if anything has."""
-        if self._error is not None:
-            raise self._error
-
-
-@contextlib.contextmanager
-def told_of_failures(oracle: Any) -> Iterator[None]:
-    """Lets a chief's search end where trials fail; see `Failures`."""
-    failures = Failures(oracle) if members.is_chief() else None
-    yield
-    if failures is not None:
-        failures.check()
 
 
 def _save(oracle: Any) -> None:

@@ -9,7 +9,7 @@ from searches import DATA, LOSS, POINTS, X, Y, build_light, tuner_in
 
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.tuner import HybridHyperModel
-from keras_hybrid.tuning import oracles, record
+from keras_hybrid.tuning import record
 from keras_hybrid.tuning.fit import Fit
 from keras_hybrid.tuning.trials import train_whole
 
@@ -225,73 +225,3 @@ def test_a_grid_without_end_and_a_hyperband_without_trials(tmp_path):
         tuner_in(tmp_path, space=None)
     with pytest.raises(ValueError, match="starts with .* different trials"):
         tuner_in(tmp_path, space="when", oracle="hyperband", max_epochs=27)
-
-
-# ---- Trials that fail -------------------------------------------------------
-
-
-@pytest.fixture
-def oracle(tmp_path):
-    """Of a chief; it gives up after two failed trials in a row."""
-    made = keras_tuner.oracles.RandomSearchOracle(
-        objective=keras_tuner.Objective("val_loss", "min"),
-        max_trials=9,
-        seed=1,
-        max_consecutive_failed_trials=2,
-    )
-    space = keras_tuner.HyperParameters()
-    space.Float("rate", 0.0, 1.0)
-    made.update_space(space)
-    made._set_project_dir(tmp_path, "search")
-    return made
-
-
-def fail_once(oracle):
-    """What a worker's two requests for a trial that fails come to."""
-    trial = oracle.create_trial("worker0")
-    if trial.status == "STOPPED":
-        return trial
-    trial.status, trial.message = "FAILED", "no such device"
-    oracle.end_trial(trial)
-    return trial
-
-
-def test_workers_are_told_to_stop_and_the_chief_raises(oracle):
-    failures = oracles.Failures(oracle)
-    trials = [fail_once(oracle) for _ in range(4)]
-    assert [trial.status for trial in trials] == (
-        ["FAILED"] * 2 + ["STOPPED"] * 2
-    )
-    assert len(oracle.trials) == 2
-    with pytest.raises(RuntimeError, match="consecutive.*\n.*no such device"):
-        failures.check()
-
-
-def test_without_failures_a_chief_goes_on(oracle):
-    failures = oracles.Failures(oracle)
-    fail_once(oracle)
-    trial = oracle.create_trial("worker0")
-    assert trial.status == "RUNNING"
-    assert "rate" in trial.hyperparameters.values
-    failures.check()
-
-
-def test_what_the_check_raises_is_kept_for_the_chief():
-    class Fake:
-        asked = 0
-
-        def _check_consecutive_failures(self):
-            raise RuntimeError("three in a row")
-
-        def populate_space(self, trial_id):
-            self.asked += 1
-            return {"status": "RUNNING", "values": {"trial": trial_id}}
-
-    fake = Fake()
-    failures = oracles.Failures(fake)
-    assert fake.populate_space("0")["values"] == {"trial": "0"}
-    fake._check_consecutive_failures()
-    assert fake.populate_space("1") == {"status": "STOPPED", "values": None}
-    assert fake.asked == 1
-    with pytest.raises(RuntimeError, match="three in a row"):
-        failures.check()
