@@ -1,4 +1,4 @@
-"""README's table of speed.json: each ratio beside the bar we set for it.
+"""The site's table of speed.json: each ratio beside the bar we set for it.
 
 python benchmarks/speed_table.py
 """

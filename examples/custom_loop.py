@@ -1,8 +1,8 @@
 """How do I use it in a training loop of my own? The switch runs in the step.
 
 The trigger is given to the optimizer and fires inside the compiled update when
-the learning rate that SGD would need has settled (the criterion of SWATS), at
-the latest after 300 updates.
+the learning rate that SGD would need has settled (as in SWATS), between updates
+100 and 300: by default it waits for 2,000, more than this training has.
 """
 
 import keras
@@ -16,7 +16,9 @@ data = datasets.load("mnist-5k")
 model = architectures.build("cnn", data.image_shape, data.classes)
 optimizer = keras_hybrid.HybridOptimizer(
     learning_rate=1e-3,
-    trigger=keras_hybrid.triggers.ProjectionConverged(max_steps=300),
+    trigger=keras_hybrid.triggers.ProjectionConverged(
+        min_steps=100, max_steps=300
+    ),
     cooldown=keras_hybrid.transitions.Cooldown(),
 )
 loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,7 +1,8 @@
 """How do I find when to switch, for my own model and data?
 
-Ten switch points share the Adam run before the switch, so the search trains
-about half of the epochs that ten trainings have. The recipe is a small JSON.
+Nine switch points and no switch at all share the Adam run before the switch, so
+the search trains about half of the epochs that ten trainings have. The recipe
+is a small JSON.
 """
 
 import tempfile

@@ -300,6 +300,23 @@ def test_the_site_has_the_table_of_the_transformer():
     assert runpy.run_path(str(path))["table"](folder) in STUDY
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "compare-ceiling",
+        "compare-mnist",
+        "compare-mnist-5k",
+        pytest.param("slots", marks=pytest.mark.slow),
+        pytest.param("study", marks=pytest.mark.slow),
+    ],
+)
+def test_the_reports_are_as_they_would_be_written_now(name, tmp_path):
+    folder = ROOT / "results" / name
+    path = tmp_path / "report.md"
+    study.write_markdown(*study.load_runs(folder)[:1], path)
+    assert path.read_text() == (folder / "report.md").read_text()
+
+
 def test_the_readme_counts_the_cells():
     path = ROOT / "benchmarks" / "ceilings.py"
     runs_of = runpy.run_path(str(path))["runs_of"]
@@ -325,7 +342,7 @@ def test_the_readme_counts_the_cells():
         higher = [each.clearly(1) for each in found]
         assert said.format(*higher) in text
         counts.append(higher)
-    assert "[nine larger cells]" in text
+    assert "[nine other cells]" in text
     stop, reduce, free = zip(*counts, strict=True)
     targets = " ".join(CEILING.split("## Targets")[1].split())
     assert f"{stop[0]} untuned and {stop[1]} tuned" in targets

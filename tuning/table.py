@@ -1,4 +1,4 @@
-"""Prints the recipes of this folder as README's table.
+"""Prints the recipes of this folder as the site's table.
 
 python tuning/table.py
 """

@@ -56,7 +56,7 @@ def add_data_dir(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir",
         default=None,
-        help="TFDS's folder of prepared data sets (default: TFDS_DATA_DIR)",
+        help="TFDS's folder of prepared data sets; None: TFDS_DATA_DIR",
     )
 
 

@@ -27,7 +27,7 @@ def add_to(commands: options.Commands) -> None:
         "--train-size",
         type=int,
         default=None,
-        help="number of training images (default: all)",
+        help="number of training images; None: all",
     )
     parser.add_argument(
         "--epochs", type=int, default=20, help="budget of a trial"
@@ -35,8 +35,8 @@ def add_to(commands: options.Commands) -> None:
     parser.add_argument(
         "--space",
         default="when",
-        help="when (ten switch points), rate (five, and the factor on the "
-        "SGD learning rate) or all (when, how, how fast, how it ends)",
+        help="when (nine switch points, and none), rate (five, and the factor "
+        "on the SGD learning rate) or all (when, how, how fast, how it ends)",
     )
     parser.add_argument(
         "--tuner", default="grid", help="grid, random, bayesian or hyperband"
@@ -45,7 +45,7 @@ def add_to(commands: options.Commands) -> None:
         "--max-trials",
         type=int,
         default=None,
-        help="trials at most (default: the whole grid, else 10)",
+        help="trials at most; None: the whole grid, else 10",
     )
     parser.add_argument(
         "--prune",
@@ -174,12 +174,12 @@ def _search(prepared: Any) -> None:
 def _say_what_was_found(folder: Path, recipe: Recipe) -> None:
     from rich.console import Console
 
+    from keras_hybrid.reports.search import words
     from keras_hybrid.tuning import record
 
     console = Console(markup=False)
-    found = record.load(folder).found
-    if found.name in record.REFERENCES:
-        label = record.REFERENCES[found.name]
-        console.print(f"No trial did better than: {label}. The recipe is that.")
+    reference = words.reference(record.load(folder))
+    if reference is not None:
+        console.print(reference)
     console.print(f"Found: {recipe.plan}", soft_wrap=True)
     console.print(f"Recipe: {folder / 'recipe.json'}", soft_wrap=True)

@@ -341,6 +341,13 @@ def test_recipe_and_how_to_use_it(page):
     assert content["score"]["std"] is None
 
 
+def test_whether_the_recipe_is_a_trial_s_or_a_reference_s(tmp_path, page):
+    assert "The recipe is that." not in page
+    better = {"sgd": make_trial("sgd", SGD, (0.99, 0.99, 0.99), 0)}
+    search = search_of(tmp_path, grid(), better)
+    assert "did better than: SGD alone" in page_of(search, tmp_path, recipe())
+
+
 def test_without_a_recipe_there_is_no_use(tmp_path):
     text = page_of(search_of(tmp_path, grid()), tmp_path)
     assert "from_recipe" not in text

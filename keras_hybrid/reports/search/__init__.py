@@ -126,6 +126,7 @@ def write_html(
         # Markup: figures.py has escaped the names already.
         figures={title: Markup(svg) for title, svg in drawn.items()},
         notes=NOTES,
+        reference=None if recipe is None else words.reference(search),
         recipe=None if recipe is None else _json(recipe),
         usage=None if recipe is None else _usage(recipe),
     )

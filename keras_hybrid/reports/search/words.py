@@ -10,6 +10,7 @@ from keras_hybrid.reports.search.summary import Entry, Summary, counted
 from keras_hybrid.reports.texts import MISSING, Verdict
 from keras_hybrid.study.statistics import holm, paired_difference
 from keras_hybrid.study.summary import Difference
+from keras_hybrid.tuning.record import REFERENCES, Search
 
 
 def finding(summary: Summary) -> str:
@@ -37,6 +38,14 @@ def finding(summary: Summary) -> str:
         f"{search.objective} {summary.unit.score(best.mean, best.spread)}"
         f"{' %' if summary.unit.factor == 100 else ''} ({spread}); {switch}."
     )
+
+
+def reference(search: Search) -> str | None:
+    """That the recipe is no trial's, where it is a reference's."""
+    label = REFERENCES.get(search.found.name)
+    if label is None:
+        return None
+    return f"No trial did better than: {label}. The recipe is that."
 
 
 def verdicts(summary: Summary) -> list[Verdict]:
