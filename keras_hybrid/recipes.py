@@ -124,7 +124,8 @@ class Recipe:
         arguments = self.plan.optimizer_arguments(steps)
         whole = epochs or self.budget["epochs"]
         switch_epoch = self.plan.switch_epoch(whole)
-        if switch_epoch is not None:
+        # A fraction of 1 never switches, however long it goes on.
+        if switch_epoch is not None and self.plan.fraction != 1:
             arguments["trigger"] = AtStep(switch_epoch * (steps // whole))
         return {**self.optimizer, **arguments}
 

@@ -62,10 +62,15 @@ class Units:
 def units_of(variable: Any, scope: str) -> Units:
     """Returns the units of a variable.
 
-    One an output unit, which is the last axis; a channel of a depthwise kernel
-    (its last two axes); each head's of the kernels of an attention's query, key
-    and value (likewise); a row of an embedding table; each weight of a bias or
-    of a normalization's scale.
+    One an output unit, which is the last axis (of a transposed convolution the
+    last but one); a channel of a depthwise kernel (its last two axes); each
+    head's of the kernels of an attention's query, key and value (likewise); a
+    row of an embedding table; each weight of a bias or of a normalization's
+    scale.
+
+    Layers are known by the names that Keras gives them, or by a last axis of
+    one: a convolution with one filter is taken for a depthwise one, and has one
+    an input channel.
 
     Args:
         variable: A Keras or backend variable.
@@ -79,13 +84,17 @@ def units_of(variable: Any, scope: str) -> Units:
     layer, _, name = path.rpartition("/")
     if name == "bias":
         return Units(shape, tuple(range(len(shape))))
-    if name.endswith("embeddings") and len(shape) == 2:
+    rows = name.endswith("embeddings") and not name.startswith("reverse")
+    if rows and len(shape) == 2:
         return Units(shape, (0,))
+    kind = layer.rpartition("/")[2]
+    if "transpose" in kind and len(shape) > 2:
+        return Units(shape, (len(shape) - 2,))
     # Keras names the depthwise kernel of a separable convolution, not that of
     # a depthwise one, whose last axis is the depth multiplier, mostly 1.
     depthwise = "depthwise" in path or shape[-1] == 1
-    by_head = layer.rpartition("/")[2] in ("query", "key", "value")
-    if len(shape) > 2 and (depthwise or by_head):
+    of_heads = kind in ("query", "key", "value") and len(shape) == 3
+    if len(shape) > 2 and (depthwise or of_heads):
         return Units(shape, (len(shape) - 2, len(shape) - 1))
     return Units(shape, (len(shape) - 1,))
 

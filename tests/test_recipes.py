@@ -6,6 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from keras_hybrid import HybridOptimizer, SwitchCallback, triggers
 from keras_hybrid.plans import CONDITIONS
@@ -175,6 +176,19 @@ def test_from_recipe_of_epoch_triggers_leaves_them_to_the_callback(tmp_path):
     fixed = _recipe().save(tmp_path / "f.json")
     assert SwitchCallback.from_recipe(fixed).trigger is None
     assert SwitchCallback.from_recipe(fixed, verbose=0).verbose == 0
+
+
+def test_a_recipe_that_never_switches_goes_on_with_adam():
+    optimizer = HybridOptimizer.from_recipe(_recipe(Plan(fraction=1.0)))
+    adam = keras.optimizers.AdamW(0.002, weight_decay=0.01)
+    ours, theirs = (
+        keras.Variable(np.linspace(-1, 1, 4, dtype="float32")) for _ in range(2)
+    )
+    for gradient in np.random.default_rng(0).normal(size=(45, 4)):
+        for each, weights in ((optimizer, ours), (adam, theirs)):
+            each.apply([ops.convert_to_tensor(gradient, "float32")], [weights])
+    assert not optimizer.has_switched
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
 
 
 def test_a_recipe_trains_and_switches_where_it_says(tmp_path):

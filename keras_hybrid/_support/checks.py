@@ -192,4 +192,9 @@ def rate_or_schedule(name: str, value: Any) -> Any:
     schedule = keras.optimizers.schedules.LearningRateSchedule
     if isinstance(value, schedule):
         return value
+    if callable(value):
+        raise TypeError(
+            f"`{name}` must be a number > 0 or a LearningRateSchedule. "
+            f"Received: {name}={value!r}"
+        )
     return number(name, value, above=0)

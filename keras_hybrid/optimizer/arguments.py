@@ -79,6 +79,7 @@ def check_together(optimizer: Any) -> None:
             f"scale_scope={scale_scope!r}, sgd_scale={sgd_scale!r}"
         )
     _check_shares_momentum(scale, optimizer.transition)
+    _check_clipping(optimizer)
     starts = trigger is not None and trigger.fires_at_start
     cooldown = optimizer.cooldown
     if starts and cooldown is not None and cooldown.share is not None:
@@ -94,6 +95,18 @@ def check_together(optimizer: Any) -> None:
             "adaptive step to estimate the SGD learning rate from: give "
             "`sgd_learning_rate` or a number as `sgd_scale`. Received: "
             f"trigger={trigger!r}, sgd_scale={sgd_scale!r}"
+        )
+
+
+def _check_clipping(optimizer: Any) -> None:
+    names = ("clipnorm", "clipvalue", "global_clipnorm")
+    given = {name: getattr(optimizer, name) for name in names}
+    given = {name: value for name, value in given.items() if value is not None}
+    if len(given) > 1:
+        raise ValueError(
+            f"Only one of {', '.join(names)} can be set: set the other to None "
+            "first. Received: "
+            f"{', '.join(f'{name}={value}' for name, value in given.items())}"
         )
 
 

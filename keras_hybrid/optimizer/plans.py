@@ -44,9 +44,6 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
     forgets = backends.read(state.forgets)
     weights = weights_of(choices, state, switch_steps, step)
     beta_1 = rules.constant(choices.beta_1, dtype)
-    # Of the first moment: what was skipped did not change it.
-    skipped = ops.cast(state.skipped_steps, step.dtype)
-    updates = ops.cast(step - skipped + 1, dtype)
     adaptive_steps = backends.read(state.adaptive_steps)
     plan = {
         "phase": _phase_number(choices, state, weights, forgets),
@@ -61,8 +58,7 @@ def plan_of(choices: Choices, state: State, rate: Tensor, step: Tensor) -> Plan:
         "beta": beta_1 + weights * (choices.momentum - beta_1),
         "forgets": forgets,
         "kept": 1 - forgets,
-        "correction_1": ops.ones_like(position) - ops.power(beta_1, updates),
-        "correction_2": _correction_2(choices, state, adaptive_steps + 1),
+        **_corrections(choices, state, step, adaptive_steps + 1),
     }
     if isinstance(choices.sgd_rate, float):
         plan["fixed_scales"] = _fixed_scales(choices, state, rate, switched)
@@ -84,7 +80,7 @@ def last_plan(choices: Choices, state: State, updates: Tensor) -> Plan:
     step = ops.cast(updates, state.switch_steps.dtype) - 1
     plan = plan_of(choices, state, ops.ones((), state.dtype), step)
     made = backends.read(state.adaptive_steps)
-    return {**plan, "correction_2": _correction_2(choices, state, made)}
+    return {**plan, **_corrections(choices, state, step, made)}
 
 
 def scales_of(choices: Choices, state: State, plan: Plan) -> Tensor:
@@ -137,14 +133,37 @@ def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _position(state: State, switch_steps: Tensor, step: Tensor) -> Tensor:
-    """Returns the updates from the switch to number `step`, 0 before it."""
+    """Returns the updates from the switch to number `step`, 0 before it.
+
+    And 0 where the user has set `iterations` back to before the switch.
+    """
     after = ops.where(switch_steps >= 0, step - switch_steps, 0)
-    return ops.cast(after, state.dtype)
+    return ops.cast(rules.at_least(after, 0), state.dtype)
 
 
-def _correction_2(choices: Choices, state: State, updates: Tensor) -> Tensor:
+def _corrections(
+    choices: Choices, state: State, step: Tensor, adaptive: Tensor
+) -> Plan:
+    """Returns Adam's bias corrections in update number `step`.
+
+    Args:
+        choices: What is fixed.
+        state: Is read.
+        step: The number of the update, counted from 0.
+        adaptive: Updates of the second moment, this one included.
+    """
+    beta_1 = rules.constant(choices.beta_1, state.dtype)
     beta_2 = rules.constant(choices.beta_2, state.dtype)
-    return 1 - ops.power(beta_2, updates)
+    # Of the first moment: what was skipped did not change it. It has had the
+    # second's updates at least, though the user may set `iterations` back.
+    skipped = ops.cast(state.skipped_steps, step.dtype)
+    updates = rules.at_least(
+        ops.cast(step - skipped + 1, state.dtype), ops.max(adaptive)
+    )
+    return {
+        "correction_1": ops.ones_like(adaptive) - ops.power(beta_1, updates),
+        "correction_2": 1 - ops.power(beta_2, adaptive),
+    }
 
 
 def _phase_number(

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_hybrid import rules
 from keras_hybrid._support import checks
 
 Tensor = Any
@@ -37,7 +38,7 @@ class LinearFall(_Schedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the value at `step`."""
-        s = ops.minimum(step / self.steps, 1)
+        s = rules.at_most(step / self.steps, 1)
         return self.first + (self.last - self.first) * s
 
 
@@ -52,5 +53,9 @@ class StepDecay(_Schedule):
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the value at `step`."""
-        factors = [ops.where(step >= s, self.rate, 1.0) for s in self.steps]
+        # Not two numbers of Python's, which would be float32.
+        one = ops.ones_like(step)
+        factors = [
+            ops.where(step >= s, one * self.rate, one) for s in self.steps
+        ]
         return self.first * functools.reduce(ops.multiply, factors)

@@ -12,6 +12,9 @@ from keras_hybrid._support import checks
 class Scale:
     """Base of all scales.
 
+    One that is `estimated` has the method `estimate`; one with `needs` has
+    `update` too: see `Projection`.
+
     Attributes:
         needs: Names of the sums of each adaptive update that it reads (of
             `triggers.SUMS`); most need none.

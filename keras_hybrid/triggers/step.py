@@ -59,6 +59,8 @@ class AtStep(StepTrigger):
 
 # Before, the averages of beta_2 are of the training's beginning.
 WINDOWS = 2
+# The largest count of the updates that a trigger has seen: it is in float32.
+_MOST = 1 << 24
 
 
 class _Patient(StepTrigger):
@@ -81,13 +83,13 @@ class _Patient(StepTrigger):
         self.min_steps = (
             None
             if min_steps is None
-            else checks.integer("min_steps", min_steps, low=lowest)
+            else checks.integer("min_steps", min_steps, low=lowest, high=_MOST)
         )
         self.max_steps = (
             None
             if max_steps is None
             else checks.integer(
-                "max_steps", max_steps, low=self.min_steps or lowest
+                "max_steps", max_steps, low=self.min_steps or lowest, high=_MOST
             )
         )
 
@@ -254,7 +256,8 @@ class GradientSignalToNoise(_Patient):
         signal-to-noise = mu^2 / sigma^2 = (r - c) / (1 - r)
 
     and the condition is signal-to-noise < threshold. With beta_1 = 0 the first
-    moment is the gradient, which says nothing: it fires at `min_steps`.
+    moment is the gradient, which says nothing: it fires by chance, or at
+    `max_steps`.
 
     The default threshold is for large batches. Of 16 to 128 images or lines of
     words the gradient was below it by update 100 in ten of ten small cells:

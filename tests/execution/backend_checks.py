@@ -534,6 +534,15 @@ def test_compiling_the_update_alone_is_tensorflows():
 # ---- SWATS in float64 -------------------------------------------------------
 
 
+def wide():
+    """JAX has no float64 unless it is asked for."""
+    if BACKEND != "jax":
+        return contextlib.nullcontext()
+    import jax
+
+    return jax.enable_x64(True)
+
+
 def test_swats_is_the_papers_in_float64():
     rate = 0.0625  # The same in float32, where Keras keeps it.
     rng = np.random.default_rng(3)
@@ -550,12 +559,7 @@ def test_swats_is_the_papers_in_float64():
         steps=40,
     )
     assert expected.switch_step == 14
-    wide = contextlib.nullcontext()
-    if BACKEND == "jax":
-        import jax
-
-        wide = jax.enable_x64(True)
-    with wide:
+    with wide():
         w = keras.Variable(start, dtype="float64")
         optimizer = presets.SWATS(rate, beta_2=0.95, tolerance=3e-4)
         update = updater(optimizer, [w])
@@ -569,6 +573,22 @@ def test_swats_is_the_papers_in_float64():
 
 
 # ---- Random configurations, as benchmarks/fuzz.py reduced them --------------
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (presets.StepDecay(0.5, 0.3, [1, 2]), 0.5 * 0.3 * 0.3),
+        (presets.LinearFall(0.5, 0.3, 7), 0.5 - 0.2 * 3 / 7),
+    ],
+    ids=["steps", "linear"],
+)
+def test_schedules_of_presets_are_float64(schedule, expected):
+    with wide():
+        step = keras.ops.convert_to_tensor(np.array(3.0), "float64")
+        value = keras.ops.convert_to_numpy(schedule(step))
+    np.testing.assert_allclose(value, expected, rtol=1e-15)
+
 
 KERNEL = [("a/kernel", (2, 2), "float64")]
 

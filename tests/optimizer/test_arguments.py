@@ -11,7 +11,7 @@ import tensorflow as tf
 from inside import slots, state, tracing_counts
 from small import slow_but
 
-from keras_hybrid import HybridOptimizer, SwitchCallback
+from keras_hybrid import HybridOptimizer, SwitchCallback, scales
 from keras_hybrid.transitions import Blend, Cooldown
 from keras_hybrid.triggers import AtStep, ProjectionConverged, StepTrigger
 
@@ -209,6 +209,17 @@ class Needs(StepTrigger):
     needs = frozenset({"loss"})
 
 
+class Scale(scales.Scale):
+    needs = frozenset({"step_square"})
+
+
+def test_a_scale_needs_what_it_estimates_with():
+    with pytest.raises(TypeError, match="no estimate and no update.*Scale"):
+        HybridOptimizer(sgd_scale=Scale())
+    with pytest.raises(TypeError, match="no estimate. Received: sgd_scale=Sca"):
+        HybridOptimizer(sgd_scale=scales.Scale())
+
+
 def test_a_trigger_may_need_only_what_there_is():
     with pytest.raises(ValueError, match=r"`needs`.*step_square.*loss"):
         HybridOptimizer(trigger=Needs())
@@ -227,6 +238,8 @@ def test_a_trigger_may_need_only_what_there_is():
             Cooldown(share=0.5),
             "a share of the updates before",
         ),
+        ({"clipnorm": 1.0}, "clipvalue", 0.5, "clipnorm=1.0, clipvalue=0.5"),
+        ({"clipvalue": 0.5}, "global_clipnorm", 1.0, "Only one of"),
     ],
 )
 def test_assigned_arguments_must_go_together(arguments, name, value, message):
@@ -313,3 +326,30 @@ def test_gradients_that_keras_takes(grad, clipvalue):
         optimizer.apply([given], [variable])
         results.append(variable.numpy())
     np.testing.assert_array_equal(*results)
+
+
+# ---- Iterations set back, as for a warm restart ------------------------------
+
+
+def test_iterations_set_back_leave_the_bias_corrections():
+    optimizer, w = HybridOptimizer(0.01), keras.Variable([1.0, 2.0])
+    gradient = tf.constant([0.3, -0.2])
+    for _ in range(200):
+        optimizer.apply([gradient], [w])
+    optimizer.iterations.assign(0)
+    before = w.numpy()
+    optimizer.apply([gradient], [w])
+    np.testing.assert_allclose(w - before, [-0.01, 0.01], rtol=1e-4)
+
+
+def test_iterations_set_back_do_not_take_a_blend_behind_its_start():
+    optimizer = HybridOptimizer(
+        0.01, trigger=AtStep(3), transition=Blend(4), sgd_scale=1.0
+    )
+    w = keras.Variable([1.0, 2.0])
+    for _ in range(5):
+        optimizer.apply([tf.constant([0.3, -0.2])], [w])
+    optimizer.iterations.assign(0)
+    for _ in range(2):
+        optimizer.apply([tf.constant([0.3, -0.2])], [w])
+        assert 0 <= optimizer.sgd_fraction <= 0.25

@@ -119,8 +119,9 @@ CASES = {
             "switch_step": 80,
             "sgd_learning_rate": 0.3,
             "decay_steps": [81, 120, 160],
+            "decay_rate": 0.3,  # No float32 is.
         },
-        referred(reference.gnmt, RATE, 80, 0.3, (81, 120, 160)),
+        referred(reference.gnmt, RATE, 80, 0.3, (81, 120, 160), 0.3),
         (0, 1, 1),
     ),
     "Grafted": Case(

@@ -259,7 +259,15 @@ def test_a_ratio_of_denormal_sums_is_none():
             (None, 8, 8, 5),
             [10, 6, 6],
         ),
+        (keras.layers.Conv2DTranspose(2, 3), (None, 8, 8, 5), [2, 2]),
+        (keras.layers.Conv1DTranspose(2, 3), (None, 8, 5), [2, 2]),
+        (keras.layers.Conv2D(4, 3, name="value"), (None, 8, 8, 5), [4, 4]),
         (keras.layers.Embedding(7, 3), (None, 2), [7]),
+        (
+            keras.layers.ReversibleEmbedding(7, 3, tie_weights=False),
+            (None, 2),
+            [7, 7],
+        ),
         (keras.layers.BatchNormalization(), (None, 5), [5, 5]),
         (keras.layers.LSTM(3), (None, 4, 5), [12, 12, 12]),
         # Kernels and biases of query, key and value; of the output.

@@ -367,6 +367,13 @@ def test_by_default_signal_to_noise_waits_for_two_windows():
     assert fired == [k >= 2 * window for k in range(1, 3 * window + 1)]
 
 
+@pytest.mark.parametrize("name", ["min_steps", "max_steps"])
+def test_more_updates_than_are_counted_in_float32(name):
+    GradientSignalToNoise(**{name: 1 << 24})
+    with pytest.raises(ValueError, match=f"`{name}` must be .* <= 16777216"):
+        GradientSignalToNoise(**{name: (1 << 24) + 1})
+
+
 def test_signal_to_noise_max_steps():
     trigger = GradientSignalToNoise(0.01, patience=1, min_steps=1, max_steps=2)
     sequence = [{"moment_square": [9.0]}] * 3
