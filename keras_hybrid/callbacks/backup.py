@@ -88,6 +88,13 @@ class ExactBackup(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Restores, if there is a file, and says with which epoch to go on."""
         model = self.model
+        if getattr(model, "history", None) is None:
+            raise ValueError(
+                "In a loop of your own ExactBackup needs Keras' History: "
+                "keras.callbacks.CallbackList(callbacks, add_history=True, "
+                f"model=model, epochs=...). Received: model={model.name} "
+                "without a history"
+            )
         if not model.built:
             raise ValueError(
                 "The model must be built before `fit`, or a restart could not "
@@ -143,15 +150,18 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Removes the file, or keeps the end."""
+        end = self.params["epochs"]
         if self._goes_on:  # There was no epoch left.
-            self._restore()
+            epoch = self._restore()
             generators.give_back(snapshot.read_generators(self.path))
             self.model._initial_epoch = None
+            if epoch > end:  # The file's training is not over.
+                return
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
         else:
             self._random = generators.states()
-            self._save(self.params["epochs"])
+            self._save(end)
 
     def _save(self, epoch: int) -> None:
         history = {

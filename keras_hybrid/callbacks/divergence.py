@@ -140,17 +140,14 @@ class DivergenceGuard(keras.callbacks.Callback):
         self._losses.begin_epoch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
-        """Takes a snapshot of the start, or of a switch between epochs.
+        """Takes a snapshot of the start, or of a switch since the last batch.
 
-        Before the first batch, when all callbacks have begun the epoch:
-        SwapEMAWeights gives the weights back only then.
+        All callbacks have begun the epoch, or ended the last batch.
         """
-        if self._batches_seen:
-            return
         optimizer = hybrid_optimizer(self.model)
         if self._snapshots:
             self._keep_switch(optimizer)
-        elif optimizer.built:  # Else the model is built by its first batch.
+        elif optimizer.built and not self._batches_seen:  # Else: by its batch.
             self._keep_first(optimizer)
 
     def on_train_batch_end(
@@ -201,7 +198,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
         # Without a number of steps only now is the last batch known.
-        cause = self.params.get("steps") is None and self._fault(optimizer)
+        cause = self._steps is None and self._fault(optimizer)
         if cause:
             self._recover(optimizer, cause, {})
         logs["divergences"] = GuardRecord(optimizer).divergences
@@ -210,9 +207,12 @@ class DivergenceGuard(keras.callbacks.Callback):
 
     # ---- What is judged -----------------------------------------------------
 
+    @property
+    def _steps(self) -> int | None:
+        return (self.params or {}).get("steps")  # A loop may not say.
+
     def _epoch_is_over(self) -> bool:
-        steps = self.params.get("steps")
-        return steps is not None and self._batches_seen >= steps
+        return self._steps is not None and self._batches_seen >= self._steps
 
     def _fault(self, optimizer: HybridOptimizer) -> str | None:
         """Why the state cannot be good, None if it can."""
@@ -287,8 +287,9 @@ class DivergenceGuard(keras.callbacks.Callback):
             # This epoch has not ended: a file has nothing to look at.
             optimizer.accompany(companion=optimizer.companion)
             raise Diverged(
-                f"{where}: diverged ({cause}) again after {tries - 1} tries; "
-                f"{_left_text(optimizer, record)} Received: "
+                f"{where}: diverged ({cause}){_tried(tries - 1, record)}. "
+                "The weights and the optimizer are those of the last good "
+                f"snapshot, after update {optimizer.updates_made}. Received: "
                 f"max_retries={self.max_retries}"
             )
         done = f"back to update {optimizer.updates_made}"
@@ -321,15 +322,23 @@ class DivergenceGuard(keras.callbacks.Callback):
     ) -> None:
         """Restores the metrics, which one NaN would spoil for the epoch."""
         self._good_metrics = good
-        if good.values is None and self._epoch_is_over():
-            return  # There is no good batch to show.
-        self._losses.seen = good.seen
-        good_states.give_metrics_back(good, self.model, logs)
+        # Else there is no good batch to show.
+        if good.values is not None or not self._epoch_is_over():
+            self._losses.seen = good.seen
+            good_states.give_metrics_back(good, self.model, logs)
+        _tell_switch_callback(self.params)
 
 
-def _left_text(optimizer: HybridOptimizer, record: GuardRecord) -> str:
-    return (
-        f"SGD's scale was cut to {record.scale_cut:.3g} of what it was. The "
-        "weights and the optimizer are those of the last good snapshot, after "
-        f"update {optimizer.updates_made}."
-    )
+def _tell_switch_callback(params: Any) -> None:
+    """Tells the SwitchCallback of the same `fit` that batches were undone."""
+    callback = (params or {}).get("switch_callback")
+    if callback is not None:
+        callback.follow()
+
+
+def _tried(tries: int, record: GuardRecord) -> str:
+    """What was tried before it gave up, as the end of a sentence."""
+    if not tries:
+        return ""
+    cut = f"{record.scale_cut:.3g} of what it was"
+    return f" again after {tries} tries; SGD's scale was cut to {cut}"

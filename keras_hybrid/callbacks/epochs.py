@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
+
 from keras_hybrid.callbacks.length import LengthCallback
 from keras_hybrid.callbacks.models import hybrid_optimizer
 from keras_hybrid.optimizer.companions import Companion
@@ -16,13 +18,15 @@ class EpochSoFar:
     Attributes:
         number: Of the epoch, counted from 0; None between epochs.
         complete: Whether all its metrics are known.
-        metrics: Those that Keras has reset since.
+        metrics: Those that Keras has reset since, or another callback may.
+        logs: Of the last batch.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self.complete = False
         self.metrics: dict[str, Any] = {}
+        self.logs: Mapping[str, Any] = {}
         self._last_batch: int | None = None
 
     def begin(self, number: int, last_batch: int | None) -> None:
@@ -40,10 +44,13 @@ class EpochSoFar:
         last = self._last_batch
         self.complete = last is not None and batch >= last
 
-    def begin_validation(self, metrics: Mapping[str, Any]) -> None:
-        """Notes the training's metrics: Keras resets them now."""
-        self.complete = False
-        self.metrics = dict(metrics)
+    def end_training(self, metrics: Mapping[str, Any]) -> None:
+        """Notes the training's metrics, as Keras will have them in the logs.
+
+        Of a `train_step` that returns values of its own they are the last's.
+        """
+        own = set(metrics) != set(self.logs) and self.logs
+        self.metrics = dict(self.logs if own else metrics)
 
     def end_validation(self, metrics: Mapping[str, Any]) -> None:
         """Notes the validation's."""
@@ -55,7 +62,7 @@ class EpochSoFar:
         """Forgets the epoch."""
         self.number = self._last_batch = None
         self.complete = False
-        self.metrics = {}
+        self.metrics, self.logs = {}, {}
 
 
 class EpochEndCallback(LengthCallback):
@@ -135,6 +142,25 @@ class EpochEndCallback(LengthCallback):
         self._so_far.begin_batch(batch)
         self._unseen = False
 
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Notes the metrics where the epoch ends: a callback may evaluate."""
+        super().on_train_batch_end(batch, logs)
+        self._so_far.logs = logs or {}
+        if self._so_far.complete:
+            self._end_training()
+
+    def _end_training(self) -> None:
+        if keras.backend.backend() == "jax":
+            self.model.jax_state_sync()
+        self._so_far.end_training(self.model.get_metrics_result())
+
+    def follow(self) -> None:
+        """Takes note of metrics that are other ones now."""
+        super().follow()
+        if self._so_far.complete:
+            self._so_far.logs = {}
+            self._end_training()
+
     def on_test_begin(self, logs: Any = None) -> None:
         """Notes the epoch's metrics: Keras resets them for the validation."""
         self._unseen = False
@@ -143,7 +169,9 @@ class EpochEndCallback(LengthCallback):
         # A file at the last batch was written before they were complete.
         if self.look_again():
             self._seen = False
-        self._so_far.begin_validation(self.model.get_metrics_result())
+        if not self._so_far.complete:
+            self._end_training()
+        self._so_far.complete = False
 
     def on_test_end(self, logs: Any = None) -> None:
         """Notes the validation's."""

@@ -24,7 +24,10 @@ class Horizon:
 
     def __init__(self, params: dict[str, Any], model: Any) -> None:
         self._epochs = int(params["epochs"])
-        self.steps: int | None = params.get("steps")
+        self._given: int | None = params.get("steps")
+        self._lengths: list[int] = []
+        # Of the epochs to come, as far as is known.
+        self.steps: float | None = self._given
         # Whether the end may move between two batches.
         self.moves = isinstance(
             model.optimizer, keras.optimizers.LossScaleOptimizer
@@ -50,13 +53,22 @@ class Horizon:
         names the last that would have been.
         """
         self._done = batch + 1
-        if self.steps is not None:
-            self._done = min(self._done, self.steps)
+        if self._given is not None:
+            self._done = min(self._done, self._given)
 
     def end_epoch(self) -> None:
-        """Takes the epoch's length for that of those to come."""
-        if self._done:
+        """Takes the epoch's length for that of those to come.
+
+        Where a length is given, the mean of all: of data that end within an
+        epoch, and begin anew with the next, every other epoch is short.
+        """
+        if not self._done:
+            return
+        self._lengths.append(self._done)
+        if self._given is None:
             self.steps = self._done
+        else:
+            self.steps = sum(self._lengths) / len(self._lengths)
 
     def end(self, optimizer: HybridOptimizer) -> float:
         """Updates that the optimizer will have made at the end of `fit`.
@@ -65,6 +77,6 @@ class Horizon:
         """
         if self.steps is None:
             return math.inf
-        left = max(self.steps * self._epochs_left - self._done, 0)
+        left = max(round(self.steps * self._epochs_left) - self._done, 0)
         accumulated = optimizer.gradient_accumulation_steps or 1
         return max((optimizer.batches_seen + left) // accumulated, 1)

@@ -26,6 +26,7 @@ class LengthCallback(keras.callbacks.Callback):
     def __init__(self) -> None:
         super().__init__()
         self._horizon: Horizon | None = None
+        self._set_back = False
         self._batches_at_start: int | None = None
 
     def training_end(self, optimizer: HybridOptimizer) -> float:
@@ -65,6 +66,10 @@ class LengthCallback(keras.callbacks.Callback):
             _check_length(hybrid_optimizer(self.model))
         self._horizon = Horizon(self.params, self.model)
 
+    def follow(self) -> None:
+        """Takes note that DivergenceGuard has taken the last batches back."""
+        self._set_back = True
+
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Tells the optimizer the length of the training, as far as known."""
         self.horizon.begin_epoch(epoch)
@@ -77,14 +82,15 @@ class LengthCallback(keras.callbacks.Callback):
         ):
             return  # The file knows it.
         end = self.training_end(optimizer)
-        if end != self.horizon.told:
+        if end != self.horizon.told or self._set_back:
             optimizer.training_steps = end
             self.horizon.told = end
+        self._set_back = False
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
         """Notes how far the epoch is, and how far it moves the end."""
         self.horizon.begin_batch(batch)
-        if self.horizon.moves:
+        if self.horizon.moves or self._set_back:
             self._tell_end()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -13,9 +13,14 @@ from keras_hybrid.callbacks.models import unwrapped_optimizer
 
 
 class Memory:
-    """What TrainUntilDone remembers from epoch to epoch: a `Companion`."""
+    """What TrainUntilDone remembers from epoch to epoch: a `Companion`.
+
+    Attributes:
+        is_piece: Whether the `fit` is a piece of a training, in a loop.
+    """
 
     def __init__(self) -> None:
+        self.is_piece = False
         self.forget()
 
     def forget(self) -> None:
@@ -25,6 +30,7 @@ class Memory:
         self.best = math.nan
         self.best_epoch = 0
         self.best_weights: list[np.ndarray] = []
+        self.names: list[str] = []
 
     @property
     def epochs(self) -> int:
@@ -40,6 +46,7 @@ class Memory:
         """
         with averages.averaging(model, self.average):
             scores = averages.validate(model)
+        self.names = list(scores)
         self.compare(scores, epoch)
         return scores
 
@@ -90,7 +97,11 @@ class Memory:
         state = {
             "judge": np.frombuffer(self.judge.encode(), "uint8"),
             "counts": np.array([self.epochs, self.best, self.best_epoch]),
+            "piece": np.array(int(self.is_piece)),
         }
+        if self.names:
+            text = "\n".join(self.names)
+            state["names"] = np.frombuffer(text.encode(), "uint8")
         for kind, arrays in (
             ("average", self.average.values),
             ("best", self.best_weights),
@@ -107,6 +118,10 @@ class Memory:
         epochs, self.best, best_epoch = (float(x) for x in state["counts"])
         self.average.epochs, self.best_epoch = int(epochs), int(best_epoch)
         self.judge = state["judge"].tobytes().decode()
+        # Files of earlier versions have neither.
+        self.is_piece = bool(state.get("piece", False))
+        if "names" in state:
+            self.names = state["names"].tobytes().decode().split("\n")
         self.average.values = _listed(state, "average")
         self.best_weights = _listed(state, "best")
 

@@ -14,7 +14,13 @@ GO_ON = (
 )
 
 
-def plan(optimizer: HybridOptimizer, steps_per_epoch: int | None) -> str:
+PIECE = (
+    "`fit(epochs=1)` is taken for a piece of a longer training: there is no "
+    "ceiling, and `done` of the callback tells when to end."
+)
+
+
+def plan(optimizer: HybridOptimizer, steps_per_epoch: float | None) -> str:
     """Says where the switch was and when the cool-down will end."""
     switched_at, end = optimizer.switch_step, optimizer.cooldown_end
     if switched_at is None or end is None:

@@ -165,9 +165,11 @@ def restore(
     with _opened(path) as file:
         history = _history(path, file)
         names = [f"variable_{i}" for i in range(len(variables))]
+        missing = set(names) - {*file.files}
         arrays = [
             _typed(file[name], variable)
             for name, variable in zip(names, variables, strict=True)
+            if not missing
         ]
         there = str(file["configuration"])
         dtypes = _dtypes(variables)
@@ -177,7 +179,7 @@ def restore(
         extra = {*file.files} - {*names, *beside}
         extra -= {"history", "configuration", "dtypes"}
         extra = {name for name in extra if not name.startswith(_RANDOM)}
-    fits = not extra and kept == dtypes
+    fits = not (extra or missing) and kept == dtypes
     fits = fits and all(
         tuple(v.shape) == a.shape and _dtype(v) == a.dtype
         for v, a in zip(variables, arrays, strict=True)

@@ -33,17 +33,17 @@ class TrainUntilDone(SwitchCallback):
         model.compile(optimizer=keras_hybrid.HybridOptimizer(), ...)
         model.fit(..., epochs=100, callbacks=[keras_hybrid.TrainUntilDone()])
 
-    1. Adam at a constant learning rate, until the trigger fires. By default,
-       with validation data: the average of the weights,
+    1. Adam at a constant rate, until the trigger fires. By default, with
+       validation data: the average of the weights,
        A <- A + (w - A) 9 / (e + 8) at the end of epoch e, is validated too
        (`averaged_val_loss` and so on, in the logs; NaN behind the switch, where
        there is no average), and the trigger fires where its loss has not been
        at a new best for 3 epochs: the average shows today what a cool-down
        would give. Without validation data (`triggers.Slope("loss")`): where the
        training loss has no falling trend over the last half of the epochs.
-    2. The switch, and a cool-down of `share` of the updates so far, counted in
-       updates that are really made. If the trigger has not fired in time, the
-       switch comes where the cool-down still fits into `epochs`.
+    2. The switch, and a cool-down of `share` of the updates really made so far.
+       If the trigger has not fired in time, the switch comes where the
+       cool-down still fits into `epochs`.
     3. `model.stop_training`. If the averaged weights of an earlier epoch had a
        better validation accuracy (of a model without an accuracy: loss) than
        those that the cool-down ends with, the model gets these: as it cools
@@ -120,8 +120,7 @@ class TrainUntilDone(SwitchCallback):
         self._of: HybridOptimizer | None = None
         self._next_look = 0
         self._piece = self._validated = self._forced = False
-        self._diverged = self._gave = False
-        self._rates = RateWatch()
+        self._diverged, self._gave, self._rates = False, False, RateWatch()
 
     # ---- Before the first batch ---------------------------------------------
 
@@ -160,8 +159,7 @@ class TrainUntilDone(SwitchCallback):
         """Begins a `fit`."""
         super().on_train_begin(logs)
         self._validated = self._forced = self.done = False
-        self._diverged = self._gave = False
-        self._rates = RateWatch()
+        self._diverged, self._gave, self._rates = False, False, RateWatch()
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         if self.params.get("steps") is None and self.params["epochs"] < 2:
@@ -181,7 +179,8 @@ class TrainUntilDone(SwitchCallback):
         restored = self.is_restored(optimizer)
         self._first_epoch = epoch
         last = self.params["epochs"] - epoch == 1
-        self._piece = self.stop and last and not restored
+        in_loop = not restored or self._memory.is_piece
+        self._piece = self._memory.is_piece = self.stop and last and in_loop
         begins_anew = not restored and self.has_trained(optimizer)
         looks_at_it = self._chooses or _monitors_average(self.trigger)
         if begins_anew or not looks_at_it:
@@ -191,11 +190,7 @@ class TrainUntilDone(SwitchCallback):
         self._validated = goes_on and self._memory.epochs > 0
         super().begin(optimizer, epoch)
         if self._piece and self._memory.epochs == 0:
-            self.say(
-                "`fit(epochs=1)` is taken for a piece of a longer training: "
-                "there is no ceiling, and `done` of the callback tells when to "
-                "end."
-            )
+            self.say(messages.PIECE)
 
     def training_end(self, optimizer: HybridOptimizer) -> float:
         """Updates at the ceiling; infinite where this is a piece."""
@@ -221,12 +216,18 @@ class TrainUntilDone(SwitchCallback):
         if not optimizer.has_switched and made >= latest:
             self._forced = self.switch(optimizer)
         if optimizer.has_switched and has_cooled_down(optimizer):
-            self.done = True
-            self.model.stop_training = True
+            self.done = self.model.stop_training = True
             return
         waits = max(due.next_look(optimizer, self.share, latest) - made, 1)
         accumulated = optimizer.gradient_accumulation_steps or 1
         self._next_look = batch + 1 + (waits - 1) * accumulated + 1
+
+    def follow(self) -> None:
+        """Looks again at the next batch: a switch may have been undone."""
+        super().follow()
+        self._next_look = 0
+        if self.done:
+            self.done = self.model.stop_training = False
 
     # ---- At the end of an epoch ---------------------------------------------
 
@@ -246,8 +247,8 @@ class TrainUntilDone(SwitchCallback):
             return {}
         if hybrid_optimizer(self.model).has_switched:
             # So that all lists of the History stay equally long.
-            names = [name for name in logs if name.startswith("val_")]
-            return {AVERAGED + name: math.nan for name in names}
+            names = self._memory.names
+            return {f"{AVERAGED}val_{name}": math.nan for name in names}
         number = epoch + self.earlier_epochs + 1
         scores = self._memory.look(self.model, number)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}

@@ -321,6 +321,34 @@ def test_a_kept_end_goes_on_with_more_epochs(tmp_path):
         np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("delete", [False, True])
+def test_fewer_epochs_than_the_file_has_leave_it(delete, tmp_path):
+    path = tmp_path / "kept.npz"
+    for epochs in (3, 2, 4):
+        keep = ExactBackup(path, delete_checkpoint=delete and epochs != 3)
+        _, history = fit([keep], epochs, cooldown=None)
+        assert path.exists() != (delete and epochs == 4)
+    assert history.epoch == [0, 1, 2, 3]
+
+
+def test_a_loop_without_a_history_is_refused(tmp_path):
+    callbacks = keras.callbacks.CallbackList(
+        [ExactBackup(tmp_path / "a.npz")], model=new_model(), epochs=2
+    )
+    callbacks.model.history = None
+    with pytest.raises(ValueError, match="add_history=True"):
+        callbacks.on_train_begin()
+
+
+def test_a_smaller_models_file_is_another_models(tmp_path):
+    path = tmp_path / "kept.npz"
+    small = keras.Sequential([keras.layers.Input((3,)), keras.layers.Dense(1)])
+    small.compile(HybridOptimizer(0.01), "mse")
+    small.fit(X, Y, verbose=0, callbacks=[ExactBackup(path, False)])
+    with pytest.raises(DamagedSnapshot, match="of another model"):
+        fit([ExactBackup(path)], cooldown=None)
+
+
 @pytest.mark.parametrize("gauss", [False, True])
 def test_generators_are_given_back(gauss):
     def draw():

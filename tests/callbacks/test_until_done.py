@@ -22,6 +22,7 @@ from small_fits import (
 )
 
 from keras_hybrid import (
+    ExactBackup,
     HybridOptimizer,
     SwitchCallback,
     TrainUntilDone,
@@ -443,6 +444,53 @@ def test_data_of_unknown_length(known):
     until_the_end = new_model(cooldown=Cooldown("linear"), trigger=AtStep(11))
     fit(until_the_end, SwitchCallback(verbose=0), data=data, epochs=3)
     assert until_the_end.optimizer.cooldown_factor == 0
+
+
+def test_data_that_end_within_an_epoch():
+    """Keras begins anew with the next one: every other epoch has one batch."""
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+    model = new_model()
+    with pytest.warns(UserWarning, match="ran out of data"):
+        fit(
+            model,
+            TrainUntilDone(NEVER, verbose=0),
+            data=data,
+            epochs=10,
+            steps_per_epoch=STEPS - 1,
+        )
+    # 7 + 1 + 7 + 1 + ...: the cool-down is a third of 40.
+    assert abs(model.optimizer.switch_step - 27) <= 1
+    assert model.optimizer.updates_made in (39, 40)
+
+
+def test_pieces_of_a_loop_that_is_started_again(tmp_path):
+    """As they were before: no piece is a whole training."""
+
+    def script(epochs):
+        model, until_done = new_model(), TrainUntilDone(NEVER, verbose=0)
+        path = tmp_path / "kept.npz"
+        for epoch in range(ExactBackup(path).next_epoch, epochs):
+            kept = ExactBackup(path, delete_checkpoint=False)
+            fit(model, kept, until_done, epochs=epoch + 1, initial_epoch=epoch)
+            assert not until_done.done
+        return model.optimizer
+
+    script(2)
+    assert not script(4).has_switched
+
+
+def test_another_callbacks_metric_of_the_validation():
+    class Adds(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_f1"] = 0.5
+
+    history = fit(
+        new_model(), Adds(), TrainUntilDone(verbose=0), epochs=6
+    ).history
+    assert {len(values) for values in history.values()} == {
+        len(history["loss"])
+    }
+    assert "averaged_val_f1" not in history
 
 
 @pytest.mark.slow
