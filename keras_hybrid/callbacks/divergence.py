@@ -198,8 +198,7 @@ class DivergenceGuard(keras.callbacks.Callback):
         logs = {} if logs is None else logs
         optimizer = hybrid_optimizer(self.model)
         # Without a number of steps only now is the last batch known.
-        cause = self._steps is None and self._fault(optimizer)
-        if cause:
+        if cause := self._steps is None and self._fault(optimizer):
             self._recover(optimizer, cause, {})
         logs["divergences"] = GuardRecord(optimizer).divergences
         if optimizer.skip_nonfinite:
@@ -269,11 +268,10 @@ class DivergenceGuard(keras.callbacks.Callback):
         cause: str,
         logs: MutableMapping[str, Any],
     ) -> None:
-        state = optimizer.state
         where = f"Epoch {self._epoch + 1}, batch {self._batches_seen}"
         record = GuardRecord(optimizer)
         tries = record.diverged()
-        switched = state.has_begun_to_switch()
+        switched = optimizer.state.has_begun_to_switch()
         # Only a batch that the good weights have met says nothing of SGD.
         by_batch = len(self._snapshots) == 1 and self._window.batches <= 1
         if not self._snapshots:
@@ -299,7 +297,7 @@ class DivergenceGuard(keras.callbacks.Callback):
             if self.action == "revert":
                 optimizer.revert()
                 done += ", reverted to Adam"
-        self._switch_steps = state.switch_steps.numpy()
+        self._switch_steps = optimizer.state.switch_steps.numpy()
         if self.verbose:
             say(
                 f"{where}: diverged ({cause}); {done} (try {tries} of "

@@ -20,19 +20,22 @@ class Horizon:
     Args:
         params: Of the callback: `epochs`, and `steps` or None.
         model: The compiled model.
+
+    Attributes:
+        steps: Batches of an epoch to come; None: not known.
+        lengths: Batches of the epochs that are over.
+        moves: Whether the end may move between two batches.
+        told: The end that the optimizer was told last.
     """
 
     def __init__(self, params: dict[str, Any], model: Any) -> None:
         self._epochs = int(params["epochs"])
         self._given: int | None = params.get("steps")
-        self._lengths: list[int] = []
-        # Of the epochs to come, as far as is known.
         self.steps: float | None = self._given
-        # Whether the end may move between two batches.
+        self.lengths: list[int] = []
         self.moves = isinstance(
             model.optimizer, keras.optimizers.LossScaleOptimizer
         )
-        # The end that the optimizer was told last.
         self.told: float | None = None
         self._epochs_left = self._epochs
         self._done = 0
@@ -62,13 +65,13 @@ class Horizon:
         Where a length is given, the mean of all: of data that end within an
         epoch, and begin anew with the next, every other epoch is short.
         """
+        self.lengths.append(self._done)
         if not self._done:
             return
-        self._lengths.append(self._done)
         if self._given is None:
             self.steps = self._done
         else:
-            self.steps = sum(self._lengths) / len(self._lengths)
+            self.steps = sum(self.lengths) / len(self.lengths)
 
     def end(self, optimizer: HybridOptimizer) -> float:
         """Updates that the optimizer will have made at the end of `fit`.

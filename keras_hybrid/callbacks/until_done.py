@@ -158,8 +158,8 @@ class TrainUntilDone(SwitchCallback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Begins a `fit`."""
         super().on_train_begin(logs)
-        self._validated = self._forced = self.done = False
-        self._diverged, self._gave, self._rates = False, False, RateWatch()
+        self._validated = self._forced = self.done = self._gave = False
+        self._diverged, self._rates = False, RateWatch()
         self._started = time.monotonic()
         self._first_epoch: int | None = None
         if self.params.get("steps") is None and self.params["epochs"] < 2:
@@ -247,8 +247,7 @@ class TrainUntilDone(SwitchCallback):
             return {}
         if hybrid_optimizer(self.model).has_switched:
             # So that all lists of the History stay equally long.
-            names = self._memory.names
-            return {f"{AVERAGED}val_{name}": math.nan for name in names}
+            return {f"{AVERAGED}val_{n}": math.nan for n in self._memory.names}
         number = epoch + self.earlier_epochs + 1
         scores = self._memory.look(self.model, number)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}

@@ -48,6 +48,9 @@ KINDS = {
 # Inches of a plot. Marks nearer than this share of it would hide each other:
 # they stand apart by that share of its height.
 _HEIGHT, _NEAR, _APART = 2.3, 0.03, 0.07
+# What is so many times as far below the median as the best is above it would
+# squash the plot: a triangle on the frame says where it is.
+_FAR = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +142,24 @@ def draw(
     return svg.element(figure, title)
 
 
+def _cut(
+    axes: Axes, curves: Sequence[Curve], kind: str, marked: Sequence[float]
+) -> None:
+    """Leaves out the height of runs that have failed."""
+    ends = 100 * np.array([getattr(curve, kind) for curve in curves])
+    middle, best = np.median(ends), ends.max()
+    far = ends < middle - _FAR * (best - middle)
+    if not far.any():
+        return
+    shown = [*ends[~far], *marked]
+    margin = 0.05 * (max(shown) - min(shown))
+    bottom = min(shown) - margin
+    axes.set_ylim(bottom, max(shown) + margin)
+    for curve, of_seed in zip(curves, far, strict=True):
+        at = np.array(curve.switches)[of_seed]
+        axes.plot(at, np.full(len(at), bottom), "v", color=INK, clip_on=False)
+
+
 def _draw_cell(
     axes: Axes,
     curves: Sequence[Curve],
@@ -158,6 +179,7 @@ def _draw_cell(
     best = int(np.argmax(smooth))
     axes.axvline(epochs[best], color=INK, linestyle=":", linewidth=1)
     axes.set_xlim(left=0)
+    _cut(axes, curves, kind, [choice.accuracy for choice in marked])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axes.get_ylim()
     near_x, near_y = _NEAR * curves[0].latest, _NEAR * (high - low)

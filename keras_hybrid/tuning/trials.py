@@ -52,7 +52,7 @@ class Watch(SwitchCallback):
 
     def record(self, optimizer: Any, logs: Any) -> None:
         """Keeps the logs, and the end of an epoch that others may share."""
-        announced, given = self.params["steps"], self.horizon.steps
+        announced, given = self.params["steps"], self.horizon.lengths[-1]
         if given != announced:
             raise FatalValueError(
                 "`x` must give the updates an epoch that it announces. "

@@ -68,6 +68,19 @@ def test_the_figure_names_its_cells_and_those_that_are_drawn():
     assert svg == pictures.draw({"a": [curve()], "b": [curve()]}, columns=2)
 
 
+@pytest.mark.parametrize("lowest", [0.9, 0.1])
+def test_a_run_that_failed_does_not_squash_the_plot(lowest):
+    ends = [0.90, 0.91, 0.92, 0.91, 0.90, lowest]
+    drawn = curve()._replace(test_accuracy=ends, switches=[1, 2, 3, 4, 5, 20])
+    document = xml.etree.ElementTree.fromstring(
+        figures.document(pictures.draw({"a": [drawn]}))
+    )
+    texts = ["".join(t.itertext()).strip() for t in document.iter()]
+    heights = {float(t) for t in texts if re.fullmatch(r"\d+\.?\d*", t)}
+    # The others are epochs.
+    assert min(x for x in heights if x > 20) > 60
+
+
 def test_the_page_has_every_rule_of_every_cell(tmp_path):
     path = tmp_path / "page.html"
     pictures.write_html({"<cell>": [curve()]}, path)
