@@ -2,6 +2,7 @@
 
     nice -n 19 python benchmarks/regret.py [--cells mnist-under-fit,...]
         [--seeds 100,101] [--looks 1] [--watch] [--figure FILE] [--page FILE]
+    python benchmarks/regret.py --recorded [--figure FILE] [--page FILE]
 
 A constant phase a cell and seed, Adam at 1e-3, and a cool-down (half of the
 epochs so far) from the ends of its epochs. The ceiling is twice the epochs that
@@ -12,8 +13,9 @@ would have fired: their constant phase again. Prints the regret of each rule:
 the best point of the curve minus where it landed, in points of accuracy.
 `--looks 4` looks four times in an epoch, and counts in looks wherever it says
 epochs: for long epochs.
-`--figure docs/regret.svg` draws the curves into that file, and
-`--page regret.html` makes a page with every rule.
+`--recorded` trains nothing: it prints and draws the fresh seeds of what is
+there, as the site has them. `--figure docs/regret.svg` draws the curves into
+that file, and `--page regret.html` makes a page with every rule.
 """
 
 import argparse
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="100,101")
     parser.add_argument("--looks", type=int, default=1)
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--recorded", action="store_true")
     parser.add_argument("--figure", type=Path, default=None)
     parser.add_argument("--page", type=Path, default=None)
     parser.add_argument("--data-dir", default=None)
@@ -43,7 +46,9 @@ def main() -> None:
     names = curves.STEP_TRIGGERS.keys()
     seeds = [int(seed) for seed in options.seeds.split(",")]
     of_cell: dict[str, list[curves.Curve]] = {}
-    for name in options.cells.split(","):
+    if options.recorded:
+        of_cell = regret.fresh(regret.load(options.output))
+    for name in options.cells.split(",") if not options.recorded else []:
         cell = cells.CEILINGS[name]
         ceiling = 2 * cell.epochs * options.looks
         if options.looks > 1:

@@ -48,9 +48,9 @@ KINDS = {
 # Inches of a plot. Marks nearer than this share of it would hide each other:
 # they stand apart by that share of its height.
 _HEIGHT, _NEAR, _APART = 2.3, 0.03, 0.07
-# What is so many times as far below the median as the best is above it would
-# squash the plot: a triangle on the frame says where it is.
-_FAR = 20
+# What is below that share of the median has failed, and would squash the plot:
+# a triangle on the frame says where it is.
+_FAILED = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,24 +142,6 @@ def draw(
     return svg.element(figure, title)
 
 
-def _cut(
-    axes: Axes, curves: Sequence[Curve], kind: str, marked: Sequence[float]
-) -> None:
-    """Leaves out the height of runs that have failed."""
-    ends = 100 * np.array([getattr(curve, kind) for curve in curves])
-    middle, best = np.median(ends), ends.max()
-    far = ends < middle - _FAR * (best - middle)
-    if not far.any():
-        return
-    shown = [*ends[~far], *marked]
-    margin = 0.05 * (max(shown) - min(shown))
-    bottom = min(shown) - margin
-    axes.set_ylim(bottom, max(shown) + margin)
-    for curve, of_seed in zip(curves, far, strict=True):
-        at = np.array(curve.switches)[of_seed]
-        axes.plot(at, np.full(len(at), bottom), "v", color=INK, clip_on=False)
-
-
 def _draw_cell(
     axes: Axes,
     curves: Sequence[Curve],
@@ -168,9 +150,22 @@ def _draw_cell(
     styles: Mapping[str, Style],
 ) -> None:
     epochs = curves[0].switches
-    for curve in curves:
-        ends = 100 * np.array(getattr(curve, kind))
-        axes.plot(curve.switches, ends, ".", color=INK, markersize=4, alpha=0.5)
+    every = 100 * np.array([getattr(curve, kind) for curve in curves])
+    failed = every < _FAILED * np.median(every)
+    for curve, ends, low in zip(curves, every, failed, strict=True):
+        at, shown = np.array(curve.switches), np.where(low, np.nan, ends)
+        axes.plot(at, shown, ".", color=INK, markersize=4, alpha=0.5)
+        (triangles,) = axes.plot(
+            at[low],
+            np.zeros(low.sum()),
+            "v",
+            color=INK,
+            markerfacecolor=PAPER,
+            transform=axes.get_xaxis_transform(),
+            clip_on=False,
+            zorder=6,
+        )
+        triangles.set_in_layout(False)
     smooth = [
         100 * _mean(curve.final(epoch, kind) for curve in curves)
         for epoch in epochs
@@ -179,7 +174,6 @@ def _draw_cell(
     best = int(np.argmax(smooth))
     axes.axvline(epochs[best], color=INK, linestyle=":", linewidth=1)
     axes.set_xlim(left=0)
-    _cut(axes, curves, kind, [choice.accuracy for choice in marked])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axes.get_ylim()
     near_x, near_y = _NEAR * curves[0].latest, _NEAR * (high - low)

@@ -70,7 +70,7 @@ def test_the_figure_names_its_cells_and_those_that_are_drawn():
 
 @pytest.mark.parametrize("lowest", [0.9, 0.1])
 def test_a_run_that_failed_does_not_squash_the_plot(lowest):
-    ends = [0.90, 0.91, 0.92, 0.91, 0.90, lowest]
+    ends = [0.90, 0.91, 0.92, 0.91, lowest, 0.90]
     drawn = curve()._replace(test_accuracy=ends, switches=[1, 2, 3, 4, 5, 20])
     document = xml.etree.ElementTree.fromstring(
         figures.document(pictures.draw({"a": [drawn]}))
