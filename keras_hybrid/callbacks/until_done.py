@@ -226,7 +226,7 @@ class TrainUntilDone(SwitchCallback):
         """Looks again at the next batch: a switch may have been undone."""
         super().follow()
         self._next_look = 0
-        if self.done:
+        if self.done and not has_cooled_down(hybrid_optimizer(self.model)):
             self.done = self.model.stop_training = False
 
     # ---- At the end of an epoch ---------------------------------------------
