@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_hybrid import callbacks as own
 from keras_hybrid._support import records
 from keras_hybrid._support.versions import versions
 from keras_hybrid.callbacks import losses, snapshot
@@ -205,18 +207,33 @@ def _configuration(
         "checksum": getattr(data, "checksum", ""),
         "callbacks": []
         if arm.callbacks is None
-        else [_described(callback) for callback in arm.callbacks()],
+        else [described(callback) for callback in arm.callbacks()],
     }
 
 
-def _described(callback: Any) -> str:
-    """A callback of an arm: its class, and its numbers and words."""
+def described(callback: Any) -> str:
+    """A callback of an arm: its class, and the numbers and words it was given.
+
+    Not what it counts: that differs from version to version.
+    """
+    given = inspect.signature(type(callback)).parameters
     parts = ", ".join(
         f"{name}={value!r}"
         for name, value in sorted(vars(callback).items())
-        if not name.startswith("_") and isinstance(value, (int, float, str))
+        if name in given and isinstance(value, (int, float, str))
     )
     return f"{type(callback).__name__}({parts})"
+
+
+def _described_now(text: str) -> str:
+    """As `described` has it; older records have what was counted, too."""
+    name, _, inside = text.removesuffix(")").partition("(")
+    kind = getattr(keras.callbacks, name, None) or getattr(own, name, None)
+    if kind is None:
+        return text
+    given = inspect.signature(kind).parameters
+    parts = [p for p in inside.split(", ") if p.partition("=")[0] in given]
+    return f"{name}({', '.join(parts)})"
 
 
 class _Watch(keras.callbacks.Callback):
@@ -326,8 +343,8 @@ def _removing(path: Path) -> str:
 def with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration of a record, as it would be written today.
 
-    Arguments that came later are added, and objects are named by the modules
-    in which they are now.
+    Arguments that came later are added, objects are named by the modules in
+    which they are now, and callbacks by their arguments.
     """
     now = {**LATER, **configuration}
     for name in ("optimizer", "trigger"):
@@ -337,4 +354,5 @@ def with_defaults(configuration: Mapping[str, Any]) -> dict[str, Any]:
                 copy.deepcopy(now[name])
             )
             now[name] = serialized(made)
+    now["callbacks"] = [_described_now(text) for text in now["callbacks"]]
     return now

@@ -26,7 +26,7 @@ from keras_hybrid.study import (
     tuning,
 )
 from keras_hybrid.study.record import Run
-from keras_hybrid.study.runs import with_defaults
+from keras_hybrid.study.runs import described, with_defaults
 from keras_hybrid.study.trainer import Trainer, serialized
 
 BUDGET = arms.Budget(10, 20)
@@ -84,6 +84,27 @@ def test_every_arm_can_be_made_and_has_its_control(name):
     assert repr(optimizer.trigger) == repr(control.trigger)
     assert repr(optimizer.cooldown) == repr(control.cooldown)
     assert optimizer.weight_decay == control.weight_decay
+
+
+def test_callbacks_of_older_records_are_those_of_today():
+    """They have what a callback counts, too: `earlier_epochs`, `wait`."""
+    root = ROOT / "results" / "until-done" / "mnist-under-fit-defaults"
+    paths = records.in_folder(root, "*-seed0.json")
+    found = {}
+    for path in paths:
+        run = Run.load(path)
+        recorded = with_defaults(run.configuration)["callbacks"]
+        arm = EVERY_ARM[run.arm]
+        made = [] if arm.callbacks is None else arm.callbacks()
+        assert recorded == [described(callback) for callback in made]
+        found[run.arm] = recorded
+    assert found["until_done"] == [
+        "TrainUntilDone(share=0.5, stop=True, verbose=0)"
+    ]
+    assert len(found) == 9
+    # Of a callback that is not known here.
+    configuration = {**run.configuration, "callbacks": ["Own(a=1, b=2)"]}
+    assert with_defaults(configuration)["callbacks"] == ["Own(a=1, b=2)"]
 
 
 @pytest.mark.parametrize("folder", ["study", "study-variants"])
