@@ -70,7 +70,7 @@ def units_of(variable: Any, scope: str) -> Units:
 
     Layers are known by the names that Keras gives them, or by a last axis of
     one: a convolution with one filter is taken for a depthwise one, and has one
-    an input channel.
+    an input channel; a `Conv1D` called "query" is taken for an attention's.
 
     Args:
         variable: A Keras or backend variable.

@@ -95,6 +95,12 @@ class ExactBackup(keras.callbacks.Callback):
                 f"model=model, epochs=...). Received: model={model.name} "
                 "without a history"
             )
+        if not self.delete_checkpoint and "epochs" not in (self.params or {}):
+            raise ValueError(
+                "To keep its end ExactBackup must be told the training's "
+                "length: keras.callbacks.CallbackList(callbacks, epochs=...). "
+                f"Received: delete_checkpoint=False, params={self.params}"
+            )
         if not model.built:
             raise ValueError(
                 "The model must be built before `fit`, or a restart could not "
@@ -150,18 +156,20 @@ class ExactBackup(keras.callbacks.Callback):
 
     def on_train_end(self, logs: Any = None) -> None:
         """Removes the file, or keeps the end."""
-        end = self.params["epochs"]
+        end = (self.params or {}).get("epochs")
         if self._goes_on:  # There was no epoch left.
             epoch = self._restore()
             generators.give_back(snapshot.read_generators(self.path))
             self.model._initial_epoch = None
-            if epoch > end:  # The file's training is not over.
+            if (
+                end is not None and epoch > end
+            ):  # The file's training is not over.
                 return
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)
         else:
             self._random = generators.states()
-            self._save(end)
+            self._save(self.params["epochs"])
 
     def _save(self, epoch: int) -> None:
         history = {

@@ -152,14 +152,21 @@ class EpochEndCallback(LengthCallback):
     def _end_training(self) -> None:
         if keras.backend.backend() == "jax":
             self.model.jax_state_sync()
-        self._so_far.end_training(self.model.get_metrics_result())
+        try:
+            metrics = self.model.get_metrics_result()
+        except ValueError:  # Nobody updates them, in a loop of one's own.
+            metrics = {}
+        self._so_far.end_training(metrics)
 
     def follow(self) -> None:
         """Takes note of metrics that are other ones now."""
         super().follow()
         if self._so_far.complete:
+            there = self._so_far.metrics.items()
+            validated = {n: x for n, x in there if n.startswith("val_")}
             self._so_far.logs = {}
             self._end_training()
+            self._so_far.metrics.update(validated)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Notes the epoch's metrics: Keras resets them for the validation."""

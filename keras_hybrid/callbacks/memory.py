@@ -68,6 +68,13 @@ class Memory:
             return None
         return float(averages.validate(model)[self.judge])
 
+    def named(self, logs: Mapping[str, Any]) -> list[str]:
+        """Names of the average's metrics; of older files those of the model."""
+        if self.names or not self.epochs:
+            return self.names
+        own = [name for name in logs if name.startswith("val_")]
+        return [name.removeprefix("val_") for name in own]
+
     def stays_in(self, model: Any) -> bool:
         """Whether the best weights that it was given are still its own.
 

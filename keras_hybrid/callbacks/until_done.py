@@ -246,8 +246,8 @@ class TrainUntilDone(SwitchCallback):
         if not _monitors_average(self.trigger) or not validated:
             return {}
         if hybrid_optimizer(self.model).has_switched:
-            # So that all lists of the History stay equally long.
-            return {f"{AVERAGED}val_{n}": math.nan for n in self._memory.names}
+            names = self._memory.named(logs)  # Lists stay equally long.
+            return {f"{AVERAGED}val_{name}": math.nan for name in names}
         number = epoch + self.earlier_epochs + 1
         scores = self._memory.look(self.model, number)
         return {f"{AVERAGED}val_{name}": x for name, x in scores.items()}

@@ -54,7 +54,7 @@ class StepDecay(_Schedule):
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the value at `step`."""
         # Not two numbers of Python's, which would be float32.
-        one = ops.ones_like(step)
+        one = ops.ones_like(step / 1)
         factors = [
             ops.where(step >= s, one * self.rate, one) for s in self.steps
         ]

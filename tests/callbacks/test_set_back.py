@@ -5,11 +5,12 @@ import math
 
 import keras
 import pytest
-from small_fits import STEPS, X, Y, fit, new_model
+import tensorflow as tf
+from small_fits import BATCH, STEPS, X, Y, fit, new_model
 
 from keras_hybrid import DivergenceGuard, SwitchCallback, TrainUntilDone
 from keras_hybrid.transitions import Cooldown
-from keras_hybrid.triggers import AtEpoch, Plateau
+from keras_hybrid.triggers import AtEpoch, MetricReached, Plateau
 
 ORDERS = pytest.mark.parametrize(
     "guard_first", [True, pytest.param(False, marks=pytest.mark.slow)]
@@ -127,3 +128,53 @@ def test_a_step_with_values_of_its_own(tmp_path):
 
 def test_the_steps_of_an_epoch_are_those_of_small_fits():
     assert STEPS == 8
+
+
+def test_a_loop_whose_metrics_nobody_updates():
+    model = new_model()
+    callbacks = keras.callbacks.CallbackList(
+        [SwitchCallback(AtEpoch(1), verbose=0)],
+        model=model,
+        epochs=2,
+        steps=STEPS,
+    )
+    callbacks.on_train_begin()
+    for epoch in range(2):
+        callbacks.on_epoch_begin(epoch)
+        for batch in range(STEPS):
+            callbacks.on_train_batch_begin(batch)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model(X) ** 2)
+            gradients = tape.gradient(loss, model.trainable_variables)
+            model.optimizer.apply(gradients, model.trainable_variables)
+            callbacks.on_train_batch_end(batch, {"loss": float(loss)})
+        callbacks.on_epoch_end(epoch, {"loss": float(loss)})
+    callbacks.on_train_end()
+    assert model.optimizer.switch_step == STEPS
+
+
+class Poison(keras.callbacks.Callback):
+    """Spoils a weight with the last batch of the second epoch."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            bias = self.model.weights[1]
+            bias.assign(bias * math.nan)
+
+
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
+def test_going_back_at_an_epochs_end_keeps_its_validation(tmp_path):
+    """Of a data set of unknown length, before a file is written."""
+
+    unknown = tf.data.Dataset.from_tensor_slices((X, Y)).batch(BATCH)
+    unknown = unknown.filter(lambda *_: True)
+    history = fit(
+        new_model(),
+        Poison(),
+        DivergenceGuard(verbose=0),
+        keras.callbacks.ModelCheckpoint(tmp_path / "model.keras"),
+        TrainUntilDone(AtEpoch(9) | MetricReached("averaged_val_loss", -1)),
+        data=unknown,
+        epochs=3,
+    ).history
+    assert {len(values) for values in history.values()} == {3}

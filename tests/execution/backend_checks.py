@@ -590,6 +590,16 @@ def test_schedules_of_presets_are_float64(schedule, expected):
     np.testing.assert_allclose(value, expected, rtol=1e-15)
 
 
+@pytest.mark.parametrize("step", [5, np.int32(5)])
+def test_schedules_of_presets_take_integers(step):
+    schedule = presets.StepDecay(0.1, 0.5, [3, 6])
+    tensor = keras.ops.convert_to_tensor(step)
+    value = keras.ops.convert_to_numpy(schedule(tensor))
+    np.testing.assert_allclose(value, 0.05, rtol=1e-6)
+    optimizer = HybridOptimizer(schedule)
+    np.testing.assert_allclose(float(optimizer.learning_rate), 0.1, rtol=1e-6)
+
+
 KERNEL = [("a/kernel", (2, 2), "float64")]
 
 
