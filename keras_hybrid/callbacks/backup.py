@@ -161,9 +161,8 @@ class ExactBackup(keras.callbacks.Callback):
             epoch = self._restore()
             generators.give_back(snapshot.read_generators(self.path))
             self.model._initial_epoch = None
-            if (
-                end is not None and epoch > end
-            ):  # The file's training is not over.
+            # The file's training is not over.
+            if end is not None and epoch > end:
                 return
         if self.delete_checkpoint:
             self.path.unlink(missing_ok=True)

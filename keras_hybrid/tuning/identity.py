@@ -13,7 +13,7 @@ import marshal
 import math
 import types
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -242,17 +242,23 @@ def _fingerprint(model: Any) -> str:
 
 def _architecture(model: Any) -> str | None:
     """The model's config, its numbered names aside; None if it has none."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
-            config = _without_lines(model.get_config())
-            text = json.dumps(config, sort_keys=True)
-    except _NO_CONFIG:
+    text = _text_of(model.get_config)
+    if text is None:
         return None
     layers = [model, *model._flatten_layers(include_self=False)]
     for number, layer in enumerate(layers):
         text = text.replace(f'"{layer.name}"', f'"({number})"')
     return text
+
+
+def _text_of(get_config: Callable[[], Any]) -> str | None:
+    """A config as text; None if there is none."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
+            return json.dumps(_without_lines(get_config()), sort_keys=True)
+    except _NO_CONFIG:
+        return None
 
 
 def _without_lines(config: Any) -> Any:
@@ -288,14 +294,11 @@ def _loss(model: Any, batch: Any) -> list[Any]:
 
 
 def _loss_config(model: Any) -> str | None:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Lambdas, which are told apart.
-            config = model.get_compile_config()
-        parts = [config.get("loss"), config.get("loss_weights")]
-        return json.dumps(_without_lines(parts), sort_keys=True)
-    except _NO_CONFIG:
-        return None
+    def of_loss() -> list[Any]:
+        config = model.get_compile_config()
+        return [config.get("loss"), config.get("loss_weights")]
+
+    return _text_of(of_loss)
 
 
 def _loss_value(model: Any, batch: Any) -> float | None:
