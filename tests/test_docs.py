@@ -319,7 +319,7 @@ def test_the_reports_are_as_they_would_be_written_now(name, tmp_path):
 
 def test_the_readme_counts_the_cells():
     path = ROOT / "benchmarks" / "ceilings.py"
-    runs_of = runpy.run_path(str(path))["runs_of"]
+    ceilings = runpy.run_path(str(path))
     text = " ".join(README.split())
     counts = []
     for kind, said in (
@@ -331,11 +331,13 @@ def test_the_readme_counts_the_cells():
         ),
         ("ceiling", "tuned, in nine so far: {}, {} and {}, and 0 below."),
     ):
-        runs = runs_of(kind)
+        runs = ceilings["runs_of"](kind)
         cells = {cell_of(run) for run in runs}
         assert len(cells) == {"defaults": 10, "ceiling": 9}[kind]
         found = [
-            contrasts.contrast(runs, "until_done", arm)
+            contrasts.contrast(
+                runs, "until_done", arm, ceilings["LOOKS"][kind]
+            )
             for arm in ("adam_stop", "adam_reduce", "schedule_free")
         ]
         assert not any(each.clearly(-1) for each in found)

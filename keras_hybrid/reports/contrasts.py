@@ -32,7 +32,7 @@ class InCell(NamedTuple):
 
     Attributes:
         difference: In test accuracy, a fraction; p adjusted over the cells of
-            the contrast.
+            the contrast, and over the looks at it.
         learning_rates: Of the arm and of the reference, None where untuned.
         versions: Of keras_hybrid, likewise; several where its runs differ.
     """
@@ -66,13 +66,17 @@ class Contrast(NamedTuple):
         )
 
 
-def contrast(runs: Sequence[Run], arm: str, reference: str) -> Contrast | None:
+def contrast(
+    runs: Sequence[Run], arm: str, reference: str, looks: int = 1
+) -> Contrast | None:
     """Compares two arms over the cells.
 
     Args:
         runs: The runs, as `summary.load_runs` returned them.
         arm: Name of an arm.
         reference: Name of the arm to subtract.
+        looks: How often the differences have been looked at, this time and
+            those with fewer seeds: p is multiplied by it (Bonferroni).
 
     Returns:
         The contrast, or None if no cell has a seed of both.
@@ -97,7 +101,7 @@ def contrast(runs: Sequence[Run], arm: str, reference: str) -> Contrast | None:
     if not cells:
         return None
     return Contrast(
-        arm, reference, _adjusted(cells), mean_of_means(differences)
+        arm, reference, _adjusted(cells, looks), mean_of_means(differences)
     )
 
 
@@ -153,10 +157,12 @@ def _learning_rate(runs: Sequence[Run]) -> float | None:
     return runs[0].configuration.get("tuned_learning_rate")
 
 
-def _adjusted(cells: Mapping[Cell, InCell]) -> dict[Cell, InCell]:
-    """The cells with p adjusted over them, where it is defined."""
+def _adjusted(
+    cells: Mapping[Cell, InCell], looks: int
+) -> dict[Cell, InCell]:
+    """The cells with p adjusted over them and the looks, where it is defined."""
     p_values = {
-        cell: found.difference.paired.p_value
+        cell: min(1.0, looks * found.difference.paired.p_value)
         for cell, found in cells.items()
         if math.isfinite(found.difference.paired.p_value)
     }

@@ -670,6 +670,28 @@ def test_a_contrast_counts_each_cell_alike(tmp_path):
     assert contrasts.contrast(runs, "fine", "finest") is None
 
 
+def test_a_contrast_that_was_looked_at_before_has_a_larger_p(tmp_path):
+    base = np.array([0.90, 0.91, 0.92, 0.93, 0.94])
+    for cell, shift in (("a", [5, 1, 2, 3, 9]), ("b", [1, -2, 1, 3, -1])):
+        write(tmp_path, cell, "new", "hybrid", base + np.array(shift) / 1000)
+        write(tmp_path, cell, "old", "hybrid", base)
+    runs, _ = study.load_runs(tmp_path)
+    once, thrice = (
+        [
+            cell.difference
+            for cell in contrasts.contrast(
+                runs, "new", "old", looks
+            ).cells.values()
+        ]
+        for looks in (1, 3)
+    )
+    assert 0.02 < once[0].p_holm < 0.1
+    assert thrice[0].p_holm == pytest.approx(3 * once[0].p_holm)
+    assert once[1].p_holm > 1 / 3
+    assert thrice[1].p_holm == 1.0
+    assert [each.paired for each in once] == [each.paired for each in thrice]
+
+
 def test_no_loss_takes_both_intervals(tmp_path):
     base = np.full(5, 0.9)
     difference = np.array([-0.0014, 0.0008, -0.0002, 0.0006, 0.0009])
