@@ -335,9 +335,7 @@ def test_the_readme_counts_the_cells():
         cells = {cell_of(run) for run in runs}
         assert len(cells) == {"defaults": 10, "ceiling": 9}[kind]
         found = [
-            contrasts.contrast(
-                runs, "until_done", arm, ceilings["LOOKS"][kind]
-            )
+            contrasts.contrast(runs, "until_done", arm, ceilings["LOOKS"][kind])
             for arm in ("adam_stop", "adam_reduce", "schedule_free")
         ]
         assert not any(each.clearly(-1) for each in found)

@@ -157,10 +157,8 @@ def _learning_rate(runs: Sequence[Run]) -> float | None:
     return runs[0].configuration.get("tuned_learning_rate")
 
 
-def _adjusted(
-    cells: Mapping[Cell, InCell], looks: int
-) -> dict[Cell, InCell]:
-    """The cells with p adjusted over them and the looks, where it is defined."""
+def _adjusted(cells: Mapping[Cell, InCell], looks: int) -> dict[Cell, InCell]:
+    """The cells with p adjusted over them and over the looks."""
     p_values = {
         cell: min(1.0, looks * found.difference.paired.p_value)
         for cell, found in cells.items()
