@@ -1,7 +1,8 @@
 """Epochs as a ceiling, as tables: python benchmarks/ceilings.py [KIND].
 
-KIND is "defaults", the libraries' own learning rates, or "ceiling", where each
-arm's is tuned.
+KIND is "defaults", where no learning rate is tuned (Adam's and its kin's are
+the libraries' own; SGD's is 0.05, with the study's momentum and weight decay),
+or "ceiling", where each arm's is.
 """
 
 import sys
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_hybrid._support import checks
 from keras_hybrid.reports import contrasts, glance
+from keras_hybrid.reports.texts import MISSING
 from keras_hybrid.study.results import load_runs
-from keras_hybrid.study.summary import cell_of, group
+from keras_hybrid.study.summary import cell_of, finished_runs, group
 
 FOLDER = Path(__file__).parent.parent / "results" / "until-done"
 OURS = "until_done"
@@ -20,9 +23,12 @@ LOOKS = {"defaults": 3, "ceiling": 1}
 
 
 def runs_of(kind):
-    """The runs of the cells of a kind."""
+    """The runs of the cells of a kind; cells without TrainUntilDone wait."""
+    checks.choice("kind", kind, tuple(LOOKS))
     runs, _ = load_runs(FOLDER)
-    return [r for r in runs if r.configuration["regime"].endswith(f"-{kind}")]
+    runs = [r for r in runs if r.configuration["regime"].endswith(f"-{kind}")]
+    begun = {cell_of(r) for r in finished_runs(runs) if r.arm == OURS}
+    return [run for run in runs if cell_of(run) in begun]
 
 
 def table(kind):
@@ -30,9 +36,10 @@ def table(kind):
     runs = runs_of(kind)
     cells = sorted(group(runs, cell_of).items())
     found = {
-        arm: contrasts.contrast(runs, OURS, arm, LOOKS[kind])
+        arm: contrast
         for arm in group(runs, lambda run: run.arm)
         if arm != OURS
+        and (contrast := contrasts.contrast(runs, OURS, arm, LOOKS[kind]))
     }
     lines = [
         "| TrainUntilDone minus | mean over the cells, points | 95 % interval "
@@ -59,7 +66,7 @@ def _over_cells(cells, arm, found):
     shares, label = [], arm
     for _, runs in cells:
         by_arm = group(runs, lambda run: run.arm)
-        if arm in by_arm:
+        if finished_runs(by_arm.get(arm, [])):
             label = by_arm[arm][0].configuration["label"]
             shares.append(_epochs(by_arm[OURS]) / _epochs(by_arm[arm]))
     mean, count = found.mean, len(found.cells)
@@ -72,19 +79,25 @@ def _over_cells(cells, arm, found):
 
 
 def _epochs(runs):
-    return np.mean([len(run.history["val_loss"]) for run in runs])
+    return np.mean([len(r.history["val_loss"]) for r in finished_runs(runs)])
 
 
 def _rows(runs, found):
     for arm, own in group(runs, lambda run: run.arm).items():
-        accuracy = 100 * np.mean([run.test_accuracy for run in own])
+        finished = finished_runs(own)
+        label = own[0].configuration["label"]
+        if len(finished) < len(own):
+            label += f" ({len(own) - len(finished)} of {len(own)} diverged)"
+        if not finished:
+            yield f"| {label} | {MISSING} | {MISSING} |  |  |"
+            continue
+        accuracy = 100 * np.mean([run.test_accuracy for run in finished])
         shown = ["", ""]
-        if arm != OURS:
+        if arm != OURS and found.get(arm):
             difference = found[arm].difference
             entry = glance.entry(difference)
             low, high = difference.paired.low, difference.paired.high
             shown = [f"{entry.mark} {entry.text}", contrasts.bounds(low, high)]
-        label = own[0].configuration["label"]
         yield (
             f"| {label} | {accuracy:.2f} | {_epochs(own):.1f} "
             f"| {' | '.join(shown)} |"

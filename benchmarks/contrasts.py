@@ -1,4 +1,6 @@
-"""Arms of the study against each other: scales, and trainings that end.
+"""Arms of the study against each other.
+
+Where epochs are a ceiling, ceilings.py prints them.
 
 python benchmarks/contrasts.py [FOLDER ...]
 """
@@ -30,15 +32,6 @@ PAIRS = (
     ("slots_variable_as_control", "control"),
     ("slots_control", "control"),
     ("hybrid", "control"),
-    # Where epochs are a ceiling.
-    ("until_done", "adam_stop"),
-    ("until_done", "adam_reduce"),
-    ("until_done", "schedule_free"),
-    ("until_done", "adam_ema"),
-    ("until_done", "adam_constant"),
-    ("until_done", "adam"),
-    ("until_done", "sgd"),
-    ("until_done", "until_done_control"),
 )
 
 

@@ -22,7 +22,7 @@ import argparse
 import functools
 from pathlib import Path
 
-from keras_hybrid._support import files, records
+from keras_hybrid._support import checks, files, records
 from keras_hybrid.reports import figures
 from keras_hybrid.reports import regret as pictures
 from keras_hybrid.study import cells, curves, regret
@@ -48,6 +48,10 @@ def main() -> None:
     of_cell: dict[str, list[curves.Curve]] = {}
     if options.recorded:
         of_cell = regret.fresh(regret.load(options.output))
+        if not of_cell:
+            raise SystemExit(f"no records of fresh seeds in {options.output}")
+    for name in options.cells.split(","):
+        checks.choice("cells", name, tuple(cells.CEILINGS))
     for name in options.cells.split(",") if not options.recorded else []:
         cell = cells.CEILINGS[name]
         ceiling = 2 * cell.epochs * options.looks

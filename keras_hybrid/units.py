@@ -82,7 +82,7 @@ def units_of(variable: Any, scope: str) -> Units:
         return Units(shape, ())
     path = str(getattr(variable, "path", variable.name))
     layer, _, name = path.rpartition("/")
-    if name == "bias":
+    if name in ("bias", "gamma", "beta"):  # Of a normalization's, all axes.
         return Units(shape, tuple(range(len(shape))))
     rows = name.endswith("embeddings") and not name.startswith("reverse")
     if rows and len(shape) == 2:

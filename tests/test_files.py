@@ -486,3 +486,33 @@ def test_two_comparisons_in_one_folder(tmp_path):
         ours, theirs = Run.load(twin).history, Run.load(path).history
         for name in ("loss", "val_loss", "accuracy"):
             assert ours[name] == theirs[name]
+
+
+class WithMore(keras.Model):
+    """Optimizers in an attribute, in a list and in a dictionary in it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(1)
+        self.one = keras.optimizers.SGD(momentum=0.9)
+        self.more = [keras.optimizers.SGD(momentum=0.8)]
+        self.named = {"c": [keras.optimizers.SGD(momentum=0.7)]}
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_snapshot_has_all_optimizers_of_a_model():
+    model = WithMore()
+    model.compile("sgd", "mse")
+    model.build((None, 2))
+    model.optimizer.build(model.trainable_variables)
+    more = [model.one, *model.more, *model.named["c"]]
+    for optimizer in more[:2]:
+        optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="optimizer `named` must be built"):
+        snapshot.variables_of(model, ())
+    more[2].build(model.trainable_variables)
+    found = {id(v) for v in snapshot.variables_of(model, ())}
+    for optimizer in more:
+        assert found >= {id(v) for v in optimizer.variables}

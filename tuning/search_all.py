@@ -4,7 +4,8 @@
 
 The record of each search is in results/tune/NAME (a killed search goes on
 from it), its recipe is copied to tuning/NAME.json. The data sets come through
-TFDS (TFDS_DATA_DIR).
+TFDS (TFDS_DATA_DIR). The records there are of version 0.1.0, whose scale was
+another: to search anew, move them away first.
 """
 
 import shutil

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 Arrays = list[np.ndarray]
+# Keras numbers the metrics that it names.
+_JUDGES = re.compile(r"(accuracy|acc|auc)(_\d+)?$")
 
 
 class RunningAverage:
@@ -83,30 +86,47 @@ def can_validate(model: Any) -> bool:
 def validate(model: Any) -> dict[str, float]:
     """Returns the metrics on the validation data of the `fit` that runs.
 
+    The model's metrics stay what they were.
+
     Raises:
-        RuntimeError: If it has not validated yet.
+        ValueError: If it has not validated yet, as in a loop of one's own.
     """
     if not can_validate(model):
-        raise RuntimeError("`fit` has not validated yet")
+        raise ValueError(
+            "Keras has no validation data to look at the averaged weights "
+            "with: outside of `fit` give TrainUntilDone a trigger on what "
+            "your loop logs, such as Plateau('val_loss'). Received: no "
+            "validation by `fit`"
+        )
+    before = [v.numpy() for v in model.metrics_variables]
     # Keras' own way to evaluate on what it has cached.
-    return model.evaluate(
+    found = model.evaluate(
         verbose=0, return_dict=True, _use_cached_eval_dataset=True
     )
+    assign(model.metrics_variables, before)
+    return found
 
 
 def judge(metrics: Iterable[str]) -> str:
-    """Returns the metric by which weights are chosen: an accuracy, or the loss.
+    """Returns the metric by which weights are chosen.
 
     The loss of a classifier is a bad judge of its weights: as it fits its data
-    ever better, the loss rises while the accuracy does too. Of several outputs
-    (each has a loss of its own) no accuracy speaks for all. One of the best k
-    counts where there is no other.
+    ever better, the loss rises while the accuracy does too. So an accuracy is,
+    one of the best k where there is no other; but before it an AUC, which tells
+    a model that says the most frequent class from one that has learnt, and
+    before both what is weighted as the training is. Of several outputs (each
+    has a loss of its own) none speaks for all: there it is the loss.
     """
     names = list(metrics)
-    found = [name for name in names if name.endswith(("accuracy", "acc"))]
+    found = [name for name in names if _JUDGES.search(name)]
     if not found or any(name.endswith("_loss") for name in names):
         return "loss"
-    return min(found, key=lambda name: "top" in name)
+    return min(found, key=_rank)
+
+
+def _rank(name: str) -> tuple[bool, bool, bool]:
+    """The least is the best judge."""
+    return not name.startswith("weighted_"), "auc" not in name, "top" in name
 
 
 def is_better(name: str, value: float, than: float) -> bool:
@@ -118,6 +138,11 @@ def is_better(name: str, value: float, than: float) -> bool:
         return False
     better = value < than if name == "loss" else value > than
     return better or math.isnan(than)
+
+
+def are_finite(values: Iterable[np.ndarray]) -> bool:
+    """Whether all numbers of all arrays are."""
+    return all(np.isfinite(value).all() for value in values)
 
 
 def assign(variables: Sequence[Any], values: Sequence[np.ndarray]) -> None:

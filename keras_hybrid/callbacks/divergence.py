@@ -298,11 +298,9 @@ class DivergenceGuard(keras.callbacks.Callback):
                 optimizer.revert()
                 done += ", reverted to Adam"
         self._switch_steps = optimizer.state.switch_steps.numpy()
+        done += f" (try {tries} of {self.max_retries})."
         if self.verbose:
-            say(
-                f"{where}: diverged ({cause}); {done} (try {tries} of "
-                f"{self.max_retries})."
-            )
+            say(f"{where}: diverged ({cause}); {done}", self.params)
 
     def _go_back(
         self, optimizer: HybridOptimizer, logs: MutableMapping[str, Any]
@@ -338,5 +336,8 @@ def _tried(tries: int, record: GuardRecord) -> str:
     """What was tried before it gave up, as the end of a sentence."""
     if not tries:
         return ""
-    cut = f"{record.scale_cut:.3g} of what it was"
-    return f" again after {tries} tries; SGD's scale was cut to {cut}"
+    text = f" again after {tries} tries"
+    if record.scale_cut < 1:
+        cut = f"{record.scale_cut:.3g} of what it was"
+        text += f"; SGD's scale was cut to {cut}"
+    return text

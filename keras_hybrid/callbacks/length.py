@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -9,6 +10,9 @@ import keras
 from keras_hybrid.callbacks.horizon import Horizon
 from keras_hybrid.callbacks.models import build_optimizer, hybrid_optimizer
 from keras_hybrid.optimizer import HybridOptimizer
+
+# The optimizer counts in int32.
+MOST_UPDATES = 2**31 - 1
 
 
 class LengthCallback(keras.callbacks.Callback):
@@ -82,6 +86,8 @@ class LengthCallback(keras.callbacks.Callback):
         ):
             return  # The file knows it.
         end = self.training_end(optimizer)
+        if end > MOST_UPDATES:
+            end = math.inf  # `epochs` is a ceiling that is never reached.
         if end != self.horizon.told or self._set_back:
             optimizer.training_steps = end
             self.horizon.told = end

@@ -54,7 +54,9 @@ class Memory:
         """Takes the average's validation, and keeps the weights of the best."""
         self.judge = averages.judge(scores)
         value = float(scores[self.judge])
-        if averages.is_better(self.judge, value, self.best):
+        better = averages.is_better(self.judge, value, self.best)
+        # A relu hides a weight that is no number from the scores.
+        if better and averages.are_finite(self.average.values):
             # A callback made anew for each piece counts pieces from 1.
             self.best, self.best_epoch = value, max(epoch, self.epochs)
             self.best_weights = [np.array(w) for w in self.average.values]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Iterable
 
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.optimizer import HybridOptimizer
@@ -13,6 +15,10 @@ GO_ON = (
     " before."
 )
 
+NO_NEW_BEST = (
+    "the validation loss of the averaged weights has had no new best for {} "
+    "epochs"
+)
 
 PIECE = (
     "`fit(epochs=1)` is taken for a piece of a longer training: there is no "
@@ -41,7 +47,7 @@ def plan(optimizer: HybridOptimizer, steps_per_epoch: float | None) -> str:
     return f"{text}, {left:.1f} epochs from here."
 
 
-def saved(ran: int, ceiling: int, seconds_an_epoch: float) -> str:
+def _saved(ran: int, ceiling: float, seconds_an_epoch: float) -> str:
     """Says what was saved against the ceiling, as the end of a sentence."""
     spared = seconds_an_epoch * (ceiling - ran)
     return (
@@ -76,17 +82,56 @@ def better(memory: Memory, score: float) -> str:
     )
 
 
-def warn_of_divergence(epoch: int, best_epoch: int) -> None:
-    """Warns that the loss became infinite or NaN behind the switch."""
+def warn_of_divergence(epoch: int, switched: bool, best_epoch: int) -> None:
+    """Warns that weights became infinite or NaN.
+
+    Args:
+        epoch: Counted from 0.
+        switched: Whether behind the switch.
+        best_epoch: Whose averaged weights the model gets; 0: there are none.
+    """
+    where, cause = "before", "Look for such a number in the data. "
+    if switched:
+        where, cause = "behind", ""
+    what = (
+        f"the model gets the averaged weights of epoch {best_epoch}"
+        if best_epoch
+        else "there are no averaged weights that the model could get"
+    )
     warnings.warn(
-        f"The loss of epoch {epoch + 1}, behind the switch, is not finite: "
-        "TrainUntilDone ends the training here, and the model gets the "
-        f"averaged weights of epoch {best_epoch}. The optimizer's moments are "
-        "lost: compile the model again before another `fit`. DivergenceGuard() "
-        "beside it goes back to the last good update instead, and goes on with "
-        "smaller steps.",
+        f"After epoch {epoch + 1}, {where} the switch, a weight of the model "
+        f"is not finite: TrainUntilDone ends the training here, and {what}. "
+        f"{cause}The optimizer's moments are lost: compile the model again "
+        "before another `fit`. DivergenceGuard() beside it goes back to the "
+        "last good update instead, and behind the switch goes on with smaller "
+        "steps.",
         stacklevel=2,
     )
+
+
+def no_loss(logs: Iterable[str]) -> str:
+    """Says what to do for a model that logs no loss of that name."""
+    return (
+        "By default TrainUntilDone goes by `loss` and `val_loss`. Give it a "
+        "trigger on a metric of your model, such as "
+        "TrainUntilDone(Plateau('val_total_loss', mode='min')). Available: "
+        f"{', '.join(sorted(logs)) or 'nothing'}"
+    )
+
+
+def done(ran: int, ceiling: float, first: int, seconds: float) -> str:
+    """Says that the training is done, and what was saved of the ceiling.
+
+    Args:
+        ran: Epochs, with those of earlier fits.
+        ceiling: Epochs that it had; infinite in pieces.
+        first: Epoch, counted from 0, with which this `fit` began.
+        seconds: That this `fit` took.
+    """
+    text = f"Done in epoch {ran}"
+    if math.isfinite(ceiling) and ceiling > ran:
+        text += _saved(ran, ceiling, seconds / max(ran - first, 1))
+    return f"{text}. {GO_ON}"
 
 
 def warn_of_validation() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 
+from keras_hybrid.callbacks import averages
 from keras_hybrid.optimizer import HybridOptimizer
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ def _hybrids_in(optimizer: Any) -> list[HybridOptimizer]:
 
 def weights_are_finite(model: Any) -> bool:
     """Whether a model has numbers for all weights."""
-    return all(np.isfinite(w).all() for w in model.get_weights())
+    return averages.are_finite(averages.values_of(model.weights))
 
 
 def build_once(model: Any) -> None:
@@ -113,10 +114,17 @@ def build_optimizer(model: Any) -> None:
         build_once(model)
 
 
-def say(message: str) -> None:
-    """Says a line as Keras does: on the screen, or in the log."""
+def say(message: str, params: Mapping[str, Any] | None = None) -> None:
+    """Says a line as Keras does: on the screen, or in the log.
+
+    Args:
+        message: Without an end of line.
+        params: Of a callback that says it within an epoch: where Keras shows a
+            progress bar, that has begun a line.
+    """
     if keras.config.is_interactive_logging_enabled():
-        sys.stdout.write(message + "\n")
+        begun = (params or {}).get("verbose") == 1
+        sys.stdout.write("\n" * begun + message + "\n")
         sys.stdout.flush()
     else:
         _LOGGER.info(message)

@@ -32,25 +32,35 @@ def variables_of(model: Any, without: Collection[Any]) -> list[Any]:
     """Returns all variables of the model and its optimizers in order.
 
     Its optimizers are the one it is compiled with, and those that it has in
-    attributes of its own, as a GAN's model may.
+    attributes of its own, as a GAN's model may, or in lists and the like there.
 
     Raises:
         ValueError: If one of these has no variables yet.
     """
     variables = [*model.variables, *model.optimizer.variables]
     for name, value in vars(model).items():
-        if not isinstance(value, keras.optimizers.Optimizer):
+        if name.startswith("_self_"):  # TensorFlow's own lists of attributes.
             continue
-        if not value.built:
-            raise ValueError(
-                f"The model's optimizer `{name}` must be built before `fit`: "
-                f"`model.{name}.build(variables)`. Received: built=False"
-            )
-        variables += value.variables
+        for optimizer in _optimizers_in(value):
+            if not optimizer.built:
+                raise ValueError(
+                    f"The model's optimizer `{name}` must be built before "
+                    f"`fit`: `model.{name}.build(variables)`. Received: "
+                    "built=False"
+                )
+            variables += optimizer.variables
     left = {id(v): v for v in variables}
     for variable in without:
         left.pop(id(variable), None)
     return list(left.values())
+
+
+def _optimizers_in(value: Any) -> list[Any]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        return [one for part in value for one in _optimizers_in(part)]
+    return [value] if isinstance(value, keras.optimizers.Optimizer) else []
 
 
 def save(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -9,7 +10,11 @@ from typing import Any
 from keras_hybrid._support import checks
 from keras_hybrid.callbacks import looks
 from keras_hybrid.callbacks.epochs import EpochEndCallback
-from keras_hybrid.callbacks.models import hybrid_optimizer, say
+from keras_hybrid.callbacks.models import (
+    hybrid_optimizer,
+    say,
+    weights_are_finite,
+)
 from keras_hybrid.optimizer import (
     EPOCH_STATE_SIZE,
     HybridOptimizer,
@@ -52,8 +57,8 @@ class SwitchCallback(EpochEndCallback):
 
     Args:
         trigger: None (default: the optimizer's own step trigger decides) or an
-            epoch trigger (`AtEpoch`, `Plateau`, `GeneralizationGap`,
-            `MetricReached`, composed with `|` and `&`).
+            epoch trigger (`AtEpoch`, `Plateau`, `Slope`,
+            `GeneralizationGap`, `MetricReached`, composed with `|` and `&`).
         verbose: 0 is silent, 1 (default) says in one line when and why it
             switched and with which SGD learning rate.
         monitor_only: Boolean, default False: say when it would have switched,
@@ -165,6 +170,7 @@ class SwitchCallback(EpochEndCallback):
             f"Epoch {epoch + 1}: switched{to_sgd} at update "
             f"{optimizer.switch_step} by {by}, {_phase_text(optimizer)}."
         )
+        _warn_of_rest(optimizer, self.training_end(optimizer))
 
     # ---- In `fit` -----------------------------------------------------------
 
@@ -198,7 +204,8 @@ class SwitchCallback(EpochEndCallback):
             optimizer.restart()
             self.say(
                 "The training before had cooled down: this one begins anew at "
-                "a constant learning rate."
+                "a constant learning rate.",
+                in_epoch=False,
             )
         self._reported = optimizer.has_switched
         if not optimizer.built:
@@ -304,22 +311,14 @@ class SwitchCallback(EpochEndCallback):
         try:
             optimizer.switch()
         except NoEstimate:
-            cause = "The callback" if self.trigger is None else self.trigger
-            warnings.warn(
-                f"{cause!r} would switch, and the estimate of the SGD "
-                "learning rate is not a positive number (or no update has "
-                "been made that gives one, or a cool-down its length): the "
-                "training stays adaptive, and the trigger is asked again after "
-                "the next epoch.",
-                stacklevel=2,
-            )
+            _warn_of_no_estimate(self.trigger, self.model)
             return False
         return True
 
-    def say(self, message: str) -> None:
+    def say(self, message: str, in_epoch: bool = True) -> None:
         """Says a line, unless `verbose` is 0."""
         if self.verbose:
-            say(message)
+            say(message, self.params if in_epoch else None)
 
 
 def _checked(trigger: Any) -> EpochTrigger | None:
@@ -332,6 +331,12 @@ def _checked(trigger: Any) -> EpochTrigger | None:
             "GeneralizationGap, MetricReached); step triggers go to "
             f"HybridOptimizer(trigger=...). Received: trigger={trigger!r}"
         )
+    if trigger.state_names and type(trigger).reset is EpochTrigger.reset:
+        raise TypeError(
+            "`trigger` must define `reset`, as it has a state: another "
+            "training begins with it. Received: "
+            f"state_names={trigger.state_names} of {trigger!r}"
+        )
     if len(trigger.get_state()) > EPOCH_STATE_SIZE - 2:
         raise ValueError(
             f"`trigger` must have at most {EPOCH_STATE_SIZE - 2} numbers "
@@ -339,6 +344,39 @@ def _checked(trigger: Any) -> EpochTrigger | None:
             f"{len(trigger.get_state())}"
         )
     return trigger
+
+
+def _warn_of_no_estimate(trigger: EpochTrigger | None, model: Any) -> None:
+    cause = "The callback" if trigger is None else trigger
+    why = (
+        "the estimate of the SGD learning rate is not a positive "
+        "number (or no update has been made that gives one, or a "
+        "cool-down its length)"
+        if weights_are_finite(model)
+        else "a weight of the model is not a finite number"
+    )
+    warnings.warn(
+        f"{cause!r} would switch, and {why}: the training stays "
+        "adaptive, and the trigger is asked again after the next "
+        "epoch.",
+        stacklevel=2,
+    )
+
+
+def _warn_of_rest(optimizer: HybridOptimizer, whole: float) -> None:
+    """Warns of a `fit` whose last updates have a learning rate of 0."""
+    cooldown, end = optimizer.cooldown, optimizer.cooldown_end
+    if cooldown is None or cooldown.share is None or cooldown.final > 0:
+        return
+    if end is not None and end < whole < math.inf:
+        warnings.warn(
+            f"The cool-down ends at update {end}, and `fit` at {whole:.0f}: "
+            f"from there on the learning rate is 0. {cooldown!r}, a share of "
+            "the updates before it, is for TrainUntilDone, which stops then, "
+            "and leaves it in the optimizer. For a cool-down until the end "
+            "assign `optimizer.cooldown = Cooldown()` before `fit`.",
+            stacklevel=2,
+        )
 
 
 def has_cooled_down(optimizer: HybridOptimizer) -> bool:

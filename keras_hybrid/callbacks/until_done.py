@@ -45,10 +45,11 @@ class TrainUntilDone(SwitchCallback):
        If the trigger has not fired in time, the switch comes where the
        cool-down still fits into `epochs`.
     3. `model.stop_training`. If the averaged weights of an earlier epoch had a
-       better validation accuracy (of a model without an accuracy: loss) than
-       those that the cool-down ends with, the model gets these: as it cools
-       down it may learn wrong labels by heart. Where the loss of an epoch
-       behind the switch is not finite, the training ends with them at once.
+       better validation accuracy (a weighted one, or an AUC, where the model
+       has it; of one without any, loss) than those that the cool-down ends
+       with, the model gets these: as it cools down it may learn wrong labels
+       by heart. Where the weights are not finite, the training ends with them
+       at once.
     4. The next `fit` with this callback begins anew at the constant rate; one
        without it needs `optimizer.restart()` before, as the rate is 0 now.
 
@@ -139,12 +140,7 @@ class TrainUntilDone(SwitchCallback):
                 setattr(optimizer, name, value)
         if optimizer.trigger is not None:
             self._chooses = False
-            if optimizer.trigger.fires_at_start:
-                raise ValueError(
-                    "TrainUntilDone needs a constant phase before the switch, "
-                    "whose share the cool-down is: give the optimizer another "
-                    f"trigger. Received: trigger={optimizer.trigger!r}"
-                )
+            _check_start(optimizer.trigger)
         if self._of is not optimizer:
             kept = optimizer.companion
             self._memory = kept if isinstance(kept, Memory) else Memory()
@@ -159,16 +155,11 @@ class TrainUntilDone(SwitchCallback):
         """Begins a `fit`."""
         super().on_train_begin(logs)
         self._validated = self._forced = self.done = self._gave = False
+        self._last_epoch = -1
         self._diverged, self._rates = False, RateWatch()
         self._started = time.monotonic()
         self._first_epoch: int | None = None
-        if self.params.get("steps") is None and self.params["epochs"] < 2:
-            raise ValueError(
-                "`epochs` is the ceiling of the training, and this data set "
-                "tells its length after the first epoch: pass "
-                "`steps_per_epoch` to `fit`, or more epochs. Received: "
-                f"epochs={self.params['epochs']}, steps_per_epoch=None"
-            )
+        _check_ceiling(self.params)
 
     def has_trained(self, optimizer: HybridOptimizer) -> bool:
         """Whether an earlier `fit` has ended the training."""
@@ -178,19 +169,23 @@ class TrainUntilDone(SwitchCallback):
         """Takes note of what was before: epoch `epoch` is the first."""
         restored = self.is_restored(optimizer)
         self._first_epoch = epoch
-        last = self.params["epochs"] - epoch == 1
-        in_loop = not restored or self._memory.is_piece
-        self._piece = self._memory.is_piece = self.stop and last and in_loop
-        begins_anew = not restored and self.has_trained(optimizer)
+        self._piece = self.stop and self.params["epochs"] - epoch == 1
+        self._piece &= not restored or self._memory.is_piece
+        self._memory.is_piece = self._piece
+        new = epoch == 0 and not self._piece and not optimizer.has_switched
         looks_at_it = self._chooses or _monitors_average(self.trigger)
-        if begins_anew or not looks_at_it:
+        if not restored and (new or self.has_trained(optimizer)):
+            # Other data's scores are no measure: what ran before was no piece.
+            self._memory.forget()
+            if optimizer.has_state():
+                optimizer.state.forget_epochs()
+        elif not looks_at_it:
             self._memory.forget()
         # A training that goes on has validated if it has averaged.
-        goes_on = restored or self._piece or epoch > 0
-        self._validated = goes_on and self._memory.epochs > 0
+        self._validated = self._memory.epochs > 0
         super().begin(optimizer, epoch)
         if self._piece and self._memory.epochs == 0:
-            self.say(messages.PIECE)
+            self.say(messages.PIECE, in_epoch=False)
 
     def training_end(self, optimizer: HybridOptimizer) -> float:
         """Updates at the ceiling; infinite where this is a piece."""
@@ -237,6 +232,8 @@ class TrainUntilDone(SwitchCallback):
         """Returns the metrics of the averaged weights."""
         validated = "val_loss" in logs
         self._validated = self._validated or validated
+        if self._chooses and not self._validated and "loss" not in logs:
+            raise ValueError(messages.no_loss(logs))
         if self._chooses:
             self.trigger = (
                 Plateau(f"{AVERAGED}val_loss", PATIENCE)
@@ -263,13 +260,13 @@ class TrainUntilDone(SwitchCallback):
             self._rates.see(epoch, logs["learning_rate"])
         self._last_epoch = epoch
         optimizer = hybrid_optimizer(self.model)
-        if not (self._validated and self._memory.best_weights):
-            return
-        if _has_diverged(self.model, optimizer, logs or {}):
-            messages.warn_of_divergence(epoch, self._memory.best_epoch)
+        best = self._memory.best_epoch if self._validated else 0
+        if _has_diverged(self.model, logs or {}):
+            messages.warn_of_divergence(epoch, optimizer.has_switched, best)
             self.done = self._diverged = self.model.stop_training = True
-            self._choose(math.nan)
-        elif has_cooled_down(optimizer):
+            if best:
+                self._choose(math.nan)
+        elif best and has_cooled_down(optimizer):
             score = self._memory.score(self.model, logs or {})
             if score is None:
                 messages.warn_of_no_validation(epoch)
@@ -286,16 +283,11 @@ class TrainUntilDone(SwitchCallback):
         """Says when it switched, why, and when it will end."""
         if self._forced:
             why = "the cool-down just fits into `epochs`"
-        elif not self.has_fired:
-            trigger = optimizer.trigger
-            why = "optimizer.switch()" if trigger is None else repr(trigger)
-        elif self._chooses and self._validated:
-            why = (
-                "the validation loss of the averaged weights has had no new "
-                f"best for {PATIENCE} epochs"
-            )
+        elif self.has_fired and self._chooses and self._validated:
+            why = messages.NO_NEW_BEST.format(PATIENCE)
         else:
-            why = repr(self.trigger)
+            trigger = self.trigger if self.has_fired else optimizer.trigger
+            why = "optimizer.switch()" if trigger is None else repr(trigger)
         plan = messages.plan(optimizer, self.horizon.steps)
         self.say(f"Epoch {epoch + 1}: {why}. {plan}")
 
@@ -315,32 +307,53 @@ class TrainUntilDone(SwitchCallback):
             messages.warn_of_other_weights(self._memory.best_epoch)
         if self._diverged:
             return
-        ran, ceiling = self._last_epoch + 1, self.params["epochs"]
-        if not self.done:
-            if stopped:
-                messages.warn_of_other_stop(optimizer, ran)
-            return
-        text = f"Done in epoch {ran}"
-        if not self._piece and ceiling > ran:
+        ran = self._last_epoch + 1
+        if self.done:
+            ceiling = math.inf if self._piece else self.params["epochs"]
             seconds = time.monotonic() - self._started
-            text += messages.saved(ran, ceiling, seconds / max(ran - first, 1))
-        self.say(f"{text}. {messages.GO_ON}")
+            text = messages.done(ran, ceiling, first, seconds)
+            self.say(text, in_epoch=False)
+        elif stopped:
+            messages.warn_of_other_stop(optimizer, ran)
 
 
-def _has_diverged(
-    model: Any, optimizer: HybridOptimizer, logs: Mapping[str, Any]
-) -> bool:
-    """Whether updates behind the switch have spoilt the weights."""
-    switched = optimizer.switch_step
-    if switched is None or optimizer.updates_made <= switched:
+def _check_start(trigger: StepTrigger) -> None:
+    """Refuses a training without a constant phase."""
+    if trigger.fires_at_start:
+        raise ValueError(
+            "TrainUntilDone needs a constant phase before the switch, "
+            "whose share the cool-down is: give the optimizer another "
+            f"trigger. Received: trigger={trigger!r}"
+        )
+
+
+def _check_ceiling(params: Mapping[str, Any]) -> None:
+    """Refuses a single epoch of unknown length."""
+    if params.get("steps") is None and params["epochs"] < 2:
+        raise ValueError(
+            "`epochs` is the ceiling of the training, and this data set "
+            "tells its length after the first epoch: pass "
+            "`steps_per_epoch` to `fit`, or more epochs. Received: "
+            f"epochs={params['epochs']}, steps_per_epoch=None"
+        )
+
+
+def _has_diverged(model: Any, logs: Mapping[str, Any]) -> bool:
+    """Whether updates have spoilt the weights.
+
+    A loss of an update that was skipped is none of theirs. Of a loss that hides
+    them (a relu of NaN is 0) Adam's estimate of SGD's learning rate tells,
+    which does not exist then.
+    """
+    estimate = logs.get("sgd_learning_rate", math.nan)
+    if losses.are_finite(logs) and math.isfinite(estimate):
         return False
-    if losses.are_finite(logs):
-        return False
+    if not weights_are_finite(model):
+        return True
     in_training = {n: x for n, x in logs.items() if n == "loss"}
-    if losses.are_finite(in_training) and weights_are_finite(model):
+    if losses.are_finite(in_training) and not losses.are_finite(logs):
         messages.warn_of_validation()
-        return False
-    return True
+    return False
 
 
 def _cooldown(optimizer: HybridOptimizer, share: float | None) -> Cooldown:

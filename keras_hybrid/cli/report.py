@@ -56,10 +56,10 @@ def report_study(folder: Path) -> None:
     warnings += damaged
     for warning in warnings:
         console.print(f"warning: {warning}")
-    study.print_table(study.summary(runs), console)
     page = folder / "report.html"
     study.write_html(runs, page, warnings, traces)
     study.write_markdown(runs, folder / "report.md", warnings)
+    study.print_table(study.summary(runs), console)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)
     console.print(f"Again from the records: {_command(folder)}", soft_wrap=True)
 
@@ -80,7 +80,7 @@ def report_search(folder: Path) -> None:
     found = record.load(folder)
     path = folder / "recipe.json"
     recipe = Recipe.load(path) if path.exists() else None
-    search.print_table(found, console)
     page = folder / "search.html"
     search.write_html(found, page, recipe)
+    search.print_table(found, console)
     console.print(f"Report: {page.resolve().as_uri()}", soft_wrap=True)

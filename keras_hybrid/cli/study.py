@@ -24,8 +24,8 @@ def add_to(commands: options.Commands) -> None:
         "all, the nine of the study, which leaves out those that are untuned "
         "(mnist-best; cifar10-best, -regularized, -long and -longer) and those "
         "where epochs are a ceiling (mnist-good-fit-ceiling, and with the "
-        "libraries' own learning rates mnist-good-fit-defaults; of each cell "
-        "and of mnist-noisy)",
+        "libraries' own learning rates mnist-good-fit-defaults; of each cell, "
+        "of mnist-noisy and of words-good-fit)",
     )
     parser.add_argument(
         "--arms",
@@ -34,7 +34,10 @@ def add_to(commands: options.Commands) -> None:
         "variants, the changes of the hybrid that were compared",
     )
     parser.add_argument(
-        "--seeds", type=int, default=5, help="seeds of each arm"
+        "--seeds",
+        type=int,
+        default=5,
+        help="seeds of each arm (of cifar10-good-fit's at most 3)",
     )
     parser.add_argument(
         "--workers", type=int, default=1, help="processes, each with one core"

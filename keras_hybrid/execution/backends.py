@@ -60,11 +60,34 @@ def dense(grad: Any) -> Any:
 def as_gradient(grad: Any, dtype: Any) -> Any:
     """Takes what Keras' optimizers take: an array, or of another float type."""
     # Compared first: in an eager loop each conversion takes its time.
-    fits = getattr(grad, "dtype", None) == dtype
-    if fits or type(grad).__name__ == "IndexedSlices":
+    if getattr(grad, "dtype", None) == dtype:
         return grad
     dtype = keras.backend.standardize_dtype(dtype)
+    if type(grad).__name__ == "IndexedSlices":
+        import tensorflow as tf
+
+        return tf.cast(grad, dtype)
     return keras.ops.cast(keras.ops.convert_to_tensor(grad), dtype)
+
+
+def check_shape(grad: Any, variable: Any) -> None:
+    """Refuses a gradient of another shape, which a flat vector would hide.
+
+    What a graph does not know passes.
+
+    Raises:
+        ValueError: If it is of another shape.
+    """
+    wanted = tuple(variable.shape)
+    try:
+        shape = tuple(grad.shape)
+    except (AttributeError, ValueError):  # Slices' own, or of unknown rank.
+        return
+    if shape != wanted and (None not in shape or len(shape) != len(wanted)):
+        raise ValueError(
+            "`grads` must have the shapes of their variables. Received: a "
+            f"gradient of shape {shape} for {variable.path!r} of shape {wanted}"
+        )
 
 
 def inside_a_graph() -> bool:

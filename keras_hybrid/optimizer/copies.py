@@ -49,11 +49,20 @@ def with_state(optimizer: Any, weights: Sequence[Weight]) -> tuple[Any, ...]:
 
 
 def _settings_of(optimizer: Any) -> tuple[Any, Any, dict[str, Any]]:
-    return (
-        keras.saving.serialize_keras_object(optimizer),
-        getattr(optimizer, "_exclude_from_weight_decay_pattern", None),
-        optimizer.beside_config(),
-    )
+    beside = optimizer.beside_config()
+    rate = optimizer._learning_rate
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    is_function = callable(rate) and not isinstance(rate, schedule)
+    if is_function:  # It stays what it is; Keras would ask for its source.
+        beside = {**beside, "learning_rate": rate}
+        optimizer._learning_rate = 0.0
+    try:
+        config = keras.saving.serialize_keras_object(optimizer)
+    finally:
+        if is_function:
+            optimizer._learning_rate = rate
+    pattern = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    return config, pattern, beside
 
 
 def _remade(

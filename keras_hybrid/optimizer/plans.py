@@ -125,11 +125,14 @@ def cooldown_factors(
 
 def cooldown_spans(state: State, switch_steps: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the updates after the switch, and those before it."""
-    steps = ops.cast(backends.read(state.training_steps), state.dtype)
-    start = ops.cast(backends.read(state.phase_start), state.dtype)
-    switched_at = ops.cast(switch_steps, state.dtype)
-    remaining = ops.where(steps < 0, math.inf, steps - switched_at)
-    return ops.cast(remaining, state.dtype), switched_at - start
+    steps = backends.read(state.training_steps)
+    # As integers: float32 has no odd ones beyond 2^24.
+    remaining = ops.cast(steps - switch_steps, state.dtype)
+    before = ops.cast(
+        switch_steps - backends.read(state.phase_start), state.dtype
+    )
+    remaining = ops.where(steps < 0, math.inf, remaining)
+    return ops.cast(remaining, state.dtype), before
 
 
 def _position(state: State, switch_steps: Tensor, step: Tensor) -> Tensor:

@@ -63,9 +63,9 @@ def mean_learning_rate(
 ) -> float | None:
     """Returns their mean over all weights, None where one is missing."""
     values = list(rates.values())
-    if not values or None in values:
-        return None
     sizes = [u.count * u.weights for u in state.units]
+    if not sum(sizes) or None in values:
+        return None
     return float(np.average(np.array(values, float), weights=sizes))
 
 

@@ -205,11 +205,15 @@ class State:
             (self.switch_steps, -1),
             (self.weights, 0),
             (self.scales, 0),
-            (self.epoch_trigger, 0),
             (self.forgets, 0),
         ):
             variable.assign(np.full(variable.shape, value))
+        self.forget_epochs()
         self.set_trigger_state(self.new_trigger_state(trigger))
+
+    def forget_epochs(self) -> None:
+        """Lets an epoch trigger begin anew."""
+        self.epoch_trigger.assign(np.zeros(self.epoch_trigger.shape))
 
     def set_trigger_state(self, values: Sequence[Any]) -> None:
         """Gives a step trigger's state back."""

@@ -105,6 +105,8 @@ class WholeUpdateOptimizer(KeptOptimizer):
             backends.as_gradient(g, v.dtype)
             for g, v in zip(grads, trainable_variables, strict=True)
         ]
+        for grad, variable in zip(grads, trainable_variables, strict=True):
+            backends.check_shape(grad, variable)
         self._clips_in_update = True
         try:
             super()._backend_apply_gradients(grads, trainable_variables)

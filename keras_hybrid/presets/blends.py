@@ -10,7 +10,7 @@ from keras_hybrid.presets.forms import (
     CorrectedHybrid,
     UncorrectedHybrid,
 )
-from keras_hybrid.presets.making import first_rate, made
+from keras_hybrid.presets.making import check_first_rate, first_rate, made
 from keras_hybrid.presets.schedules import LinearFall
 from keras_hybrid.transitions import Blend, Hard
 from keras_hybrid.triggers import AtStep
@@ -213,7 +213,8 @@ def MAS(  # noqa: N802
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument is outside its range.
+        ValueError: If an argument is outside its range, or `learning_rate`
+            begins at 0: SGD's rate follows it from its first value on.
 
     Departure: both steps share one momentum, `beta_1`.
 
@@ -225,6 +226,7 @@ def MAS(  # noqa: N802
     References: Landro, Gallo & La Grassa 2020, "Mixing ADAM and SGD",
     arXiv:2011.08042 (the formula as the field quotes it).
     """
+    check_first_rate(learning_rate)
     return made(
         MAS,
         HybridOptimizer,

@@ -47,3 +47,14 @@ def first_rate(learning_rate: Any) -> float:
                 f"learning_rate={learning_rate!r}"
             ) from error
     return checks.number("learning_rate", learning_rate, above=0)
+
+
+def check_first_rate(learning_rate: Any) -> None:
+    """Refuses a warm-up from 0, at which SGD's rate would be fixed."""
+    schedule = keras.optimizers.schedules.LearningRateSchedule
+    if isinstance(learning_rate, schedule) and not learning_rate(0) > 0:
+        raise ValueError(
+            "`learning_rate` must begin above 0: SGD's rate follows it from "
+            "its first value on. Received: learning_rate="
+            f"{type(learning_rate).__name__}, {float(learning_rate(0)):g} at 0"
+        )

@@ -111,7 +111,7 @@ def GNMT(  # noqa: N802
     >>> presets.GNMT(decay_steps=[1_200_000, 1_400_000]).momentum
     0.0
 
-    References: Wu et al. 2016, arXiv:1609.08144, section 7 (values from
+    References: Wu et al. 2016, arXiv:1609.08144, section 8.3 (values from
     memory, not checked against the paper's text).
     """
     switch_step = checks.integer("switch_step", switch_step, low=0)

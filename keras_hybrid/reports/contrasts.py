@@ -80,7 +80,16 @@ def contrast(
 
     Returns:
         The contrast, or None if no cell has a seed of both.
+
+    Raises:
+        ValueError: If two runs are of one arm and seed of a cell.
     """
+    known = {(cell_of(run), run.arm, run.seed) for run in runs}
+    if len(known) < len(runs):
+        raise ValueError(
+            "`runs` may have one run of an arm and seed of a cell. Received: "
+            f"{len(runs)} runs of {len(known)} arms and seeds"
+        )
     cells: dict[Cell, InCell] = {}
     differences: list[list[float]] = []
     for cell, of_cell in sorted(group(runs, cell_of).items()):

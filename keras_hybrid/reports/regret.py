@@ -223,7 +223,7 @@ def write_html(
                 "seeds": len(curves),
                 "ceiling": curves[0].ceiling,
                 "best": f"{100 * _mean(c.best(kind) for c in curves):.2f}",
-                "best_epoch": f"{best:g}",
+                "best_epoch": f"{best:.3g}",
                 "svg": Markup(draw({cell: curves}, kind)),
                 "rows": [
                     (

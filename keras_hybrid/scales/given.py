@@ -80,7 +80,7 @@ class LearningRate(_Given):
     LearningRate(learning_rate=0.1)
 
     References: Sutskever et al. 2013, equations 1 and 2 (the rate inside);
-    Goyal et al. 2017, arXiv:1706.02677, section 3, remark 3 (how they differ).
+    Goyal et al. 2017, arXiv:1706.02677, section 3, remark 2 (how they differ).
     """
 
     def __init__(

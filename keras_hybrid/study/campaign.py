@@ -279,8 +279,7 @@ class _Piece:
     def trace(self, arm: Arm, tuned: Tuned) -> None:
         """Records the projection of the first updates."""
         trace.record(
-            self.trainer.data,
-            self.cell.architecture,
+            self.trainer,
             arm,
             tuned.learning_rate,
             self.cell.epochs,

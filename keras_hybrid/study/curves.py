@@ -123,7 +123,13 @@ class Curve(NamedTuple):
                 "`switches`, and a history as long as the last. Received: "
                 f"switches={curve.switches!r}"
             )
-        return curve
+        kinds = ("val_accuracy", "test_accuracy")
+        ends = files.history_of(path, {n: content[n] for n in kinds})
+        return curve._replace(
+            history=files.history_of(path, curve.history),
+            val_accuracy=ends["val_accuracy"],
+            test_accuracy=ends["test_accuracy"],
+        )
 
 
 def _is_complete(curve: Curve) -> bool:

@@ -98,9 +98,15 @@ class Data:
 
     @functools.cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation of each channel of the train images."""
+        """Mean and standard deviation of each channel of the train images.
+
+        1 for that of a channel that is the same everywhere, as of transparency.
+        """
         images = self.train[0].astype("float32") / 255
-        return images.mean((0, 1, 2)), images.std((0, 1, 2))
+        std = images.std((0, 1, 2))
+        return images.mean((0, 1, 2)), np.where(std > 0, std, 1).astype(
+            std.dtype
+        )
 
 
 AnyData = Data | Photographs | text.Text

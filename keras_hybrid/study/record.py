@@ -79,6 +79,15 @@ class Run:
         return self.history["val_accuracy"][-1]
 
     @property
+    def ends_with_last_epoch(self) -> bool:
+        """Whether the weights that it ended with are the last epoch's.
+
+        Where a callback has put others in their place their validation accuracy
+        tells, as far as two accuracies differ.
+        """
+        return self.final_val_accuracy == self.history["val_accuracy"][-1]
+
+    @property
     def switch_epoch(self) -> float | None:
         """The switch in epochs since the start, or None."""
         if self.switch_step is None:

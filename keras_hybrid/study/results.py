@@ -86,7 +86,7 @@ def load_runs(folder: Path | str) -> tuple[list[Run], list[str]]:
         key = (*cell_of(run), run.arm, run.seed)
         if key in origin:
             first = origin[key]
-            same = distinct(configuration(r) for r in (run, runs[first]))
+            same = configurations([run, runs[first]])
             what = "the same run as"
             if len(same) > 1:
                 what = "another configuration of the run in"
@@ -179,13 +179,28 @@ def _is_tuning(run: Run) -> bool:
     return isinstance(given, Mapping) and bool(given.get("is_tuning"))
 
 
+def configurations(runs: Sequence[Run]) -> list[Any]:
+    """What an arm was, once or more: as written, or as it would be today.
+
+    A later version writes the same arm with more fields.
+    """
+    found = distinct(configuration(run) for run in runs)
+    if len(found) > 1:
+        # Late: it takes TensorFlow, and is seldom needed.
+        from keras_hybrid.study.runs import with_defaults
+
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            return distinct(map(with_defaults, found))
+    return found
+
+
 def _unequal(runs: Sequence[Run]) -> list[str]:
     """What differs among runs that are compared as equals."""
     warnings = []
     for (cell, arm), of_arm in group(
         runs, lambda run: (cell_of(run), run.arm)
     ).items():
-        if len(distinct(configuration(run) for run in of_arm)) > 1:
+        if len(configurations(of_arm)) > 1:
             warnings.append(
                 f"{cell}: the configuration of {arm!r} is not the same in "
                 "all seeds"
@@ -230,6 +245,12 @@ def check(run: Run) -> None:
         problem = 'configuration["label"] is no text'
     elif not isinstance(run.configuration.get("regime", ""), str):
         problem = 'configuration["regime"] is no text'
+    elif not isinstance(
+        run.configuration.get("control", ""), (str, type(None))
+    ):
+        problem = 'configuration["control"] is no text'
+    elif not _is_number(run.val_accuracy):
+        problem = "val_accuracy is no number"
     elif not _is_number(run.configuration.get("tuned_learning_rate")):
         problem = 'configuration["tuned_learning_rate"] is no number'
     elif not all(isinstance(text, str) for text in run.versions.values()):

@@ -97,12 +97,14 @@ class Row:
         is_best_baseline: Whether this is the cell's best baseline.
         test_accuracy: Fraction; None if every seed diverged.
         train_accuracy: What fit logged in the last epoch, mean, a fraction.
+            None where a seed ended with other weights than that epoch's.
         val_accuracy: Of the final weights, mean, a fraction.
         epochs_used: Mean.
         seconds_used: Mean, of training.
         test_loss: None also where a finished seed has no finite loss.
         area_under_curve: Mean validation accuracy over the epochs, a fraction.
-        generalization_gap: Final training accuracy minus test accuracy.
+        generalization_gap: Final training accuracy minus test accuracy, None
+            where `train_accuracy` is.
         target: The validation accuracy to reach: the best baseline's final
             one, mean over its seeds. None without a baseline.
         reached: How many seeds finished and reached it.
@@ -152,7 +154,9 @@ def summary(runs: Sequence[Run]) -> list[Row]:
 
     The best baseline of a cell is the one with the highest mean final
     validation accuracy (not test accuracy, which would choose on the test
-    set); of several controls, likewise, the best one is the reference.
+    set), among those with the fewest diverged seeds (a mean of survivors is
+    none of the arm's); of several controls, likewise, the best one is the
+    reference.
 
     Args:
         runs: The runs, at most one an arm and seed of a cell; at least one.
@@ -186,11 +190,11 @@ def summary(runs: Sequence[Run]) -> list[Row]:
 def _best(arms: dict[str, list[Run]], role: str) -> str | None:
     """The arm of the role with the best final validation accuracy."""
     final = {
-        arm: last
+        arm: (len(finished) - len(runs), last)
         for arm, runs in arms.items()
         if runs[0].configuration["role"] == role
         and runs[0].configuration.get("share", 1) == 1
-        and (last := _final(finished_runs(runs))) is not None
+        and (last := _final(finished := finished_runs(runs))) is not None
     }
     return max(final, key=final.__getitem__, default=None)
 
@@ -273,6 +277,7 @@ def _row(
     losses = [run.test_loss for run in finished]
     has_losses = all(x is not None and math.isfinite(x) for x in losses)
     areas = [area_under_curve(_to_the_end(run)) for run in finished]
+    trained = finished if all(r.ends_with_last_epoch for r in finished) else []
     return Row(
         cell=cell,
         arm=arm,
@@ -285,14 +290,14 @@ def _row(
         diverged=len(runs) - len(finished),
         is_best_baseline=arm == baseline,
         test_accuracy=_interval([run.test_accuracy for run in finished]),
-        train_accuracy=_mean([run.history["accuracy"][-1] for run in finished]),
+        train_accuracy=_mean([run.history["accuracy"][-1] for run in trained]),
         val_accuracy=_final(finished),
         epochs_used=_mean([len(run.history["loss"]) for run in finished]),
         seconds_used=_mean([run.history["seconds"][-1] for run in finished]),
         test_loss=_interval(losses if has_losses else []),
         area_under_curve=float(np.mean(areas)) if areas else None,
         generalization_gap=_interval(
-            [generalization_gap(run) for run in finished]
+            [generalization_gap(run) for run in trained]
         ),
         target=target,
         reached=len(epochs) - epochs.count(None),

@@ -88,8 +88,7 @@ class _Watch(keras.callbacks.Callback):
 
 
 def record(
-    data: datasets.AnyData,
-    architecture: str,
+    trainer: Trainer,
     arm: Arm,
     learning_rate: float,
     epochs: int,
@@ -98,18 +97,23 @@ def record(
     """Trains the first epochs of seed 0, at least 1,000 updates if it has them.
 
     Args:
-        data: The data of the cell.
-        architecture: Name of the architecture.
+        trainer: Of the cell's data, architecture and precision.
         arm: One whose optimizer has `ProjectionConverged` as first trigger.
         learning_rate: The arm's.
         epochs: The cell's.
         batch_size: Images an update.
     """
+    data = trainer.data
+    once = Trainer(
+        data,
+        trainer.architecture,
+        trainer.precision,
+        trainer.label_smoothing,
+        most_steps=1,
+    )
     budget = arm.budget(epochs, data.sizes["train"] // batch_size)
     made = arm.make(budget, learning_rate)
-    model = Trainer(data, architecture, most_steps=1).start(
-        made, 0, budget.steps_per_epoch
-    )
+    model = once.start(made, 0, budget.steps_per_epoch)
     looked_at = min(epochs, math.ceil(UPDATES / budget.steps_per_epoch))
     pipeline, steps = datasets.training_pipeline(
         data, batch_size, 0, 0, looked_at

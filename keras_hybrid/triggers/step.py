@@ -23,7 +23,9 @@ class AtStep(StepTrigger):
     Args:
         n: Integer of at least 0. Update n, counted from 0, is the first that
             SGD makes, and that is `optimizer.switch_step`. With gradient
-            accumulation updates are counted, not micro-batches.
+            accumulation updates are counted, not micro-batches. Where
+            `skip_nonfinite` skips the update before it, the switch waits for
+            the next that is not skipped.
 
     Raises:
         TypeError: If `n` is no integer.
@@ -35,7 +37,7 @@ class AtStep(StepTrigger):
     ... # doctest: +ELLIPSIS
     (AtStep(n=100) | ProjectionConverged(...))
 
-    References: the fixed switch of GNMT (Wu et al. 2016, section 7).
+    References: the fixed switch of GNMT (Wu et al. 2016, section 8.3).
     """
 
     def __init__(self, n: int) -> None:
@@ -129,10 +131,10 @@ class ProjectionConverged(_Patient):
     tenth in a window. SWATS compares Lambda with gamma in place of past
     (`against="gamma"`). One gamma is noise, of about its own size, and is near
     Lambda by chance every few updates whether or not Lambda has settled; past
-    has that noise averaged out. (On five small image sets SWATS' comparison
-    from update 100 on switched within 1.4 epochs in three, whatever their best;
-    `benchmarks/regret.py`.) It looks at steps alone: where the labels are wrong
-    it goes on long after the validation accuracy has begun to fall.
+    has that noise averaged out. (In four of ten small cells SWATS' comparison
+    from update 100 on switched within the first epoch or so, whatever their
+    best; `benchmarks/regret.py`.) It looks at steps alone: where the labels are
+    wrong it goes on long after the validation accuracy has begun to fall.
 
     Args:
         tolerance: Positive float. Relative default 0.1, suggested 0.02 to 0.3.
@@ -260,8 +262,9 @@ class GradientSignalToNoise(_Patient):
     `max_steps`.
 
     The default threshold is for large batches. Of 16 to 128 images or lines of
-    words the gradient was below it by update 100 in ten of ten small cells:
-    there `min_steps` decides alone (`benchmarks/regret.py`).
+    words the gradient was below it by update 100 in five of ten small cells,
+    and by update 264 in all: there `min_steps` decides nearly alone
+    (`benchmarks/regret.py`).
 
     Args:
         threshold: Positive float, default 0.01: the ratio of the squared mean

@@ -103,6 +103,13 @@ class Fit:
                 "`x` can be read only once: give arrays, or "
                 f"{FUNCTION}. Received: x of type {type(self.x).__name__}"
             )
+        validation = self.rest.get("validation_data")
+        if isinstance(validation, Iterator):
+            raise TypeError(
+                "`validation_data` can be read only once, and every training "
+                "reads it: give arrays or a data set. Received: "
+                f"validation_data of type {type(validation).__name__}"
+            )
         if callable(self.x):
             _check_signature(self.x)
         for callback in self.callbacks:

@@ -97,7 +97,7 @@ class ForkedTuner(keras_tuner.Tuner):
             `"random"`, `"bayesian"`, `"hyperband"`, or a
             `keras_tuner.Oracle`.
         objective: As in KerasTuner, default `"val_accuracy"`: its value after
-            the last epoch.
+            the last epoch. An oracle object has its own.
         max_trials: Integer of at least 1; None (default): the whole grid, 10
             trials of other oracles.
         max_epochs: The largest budget, for `"hyperband"` only.
@@ -129,7 +129,7 @@ class ForkedTuner(keras_tuner.Tuner):
         self,
         hypermodel: Any,
         oracle: Any = "grid",
-        objective: Any = "val_accuracy",
+        objective: Any = None,
         max_trials: int | None = None,
         max_epochs: int | None = None,
         prune: bool = False,
@@ -263,7 +263,8 @@ class ForkedTuner(keras_tuner.Tuner):
                 f"The first training of the search failed: {error}"
             ) from error
         metrics = mean_metrics(runs)
-        if runs[-1].status != "finished":
+        objective = metrics[self.oracle.objective.name]
+        if runs[-1].status != "finished" or not math.isfinite(objective):
             search = trainings.reader.load()
             metrics = no_better_than_finished(search, metrics, fit.epochs)
         return metrics

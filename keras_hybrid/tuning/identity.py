@@ -11,6 +11,7 @@ import base64
 import json
 import marshal
 import math
+import re
 import types
 import warnings
 from collections.abc import Callable, Mapping
@@ -30,6 +31,9 @@ from keras_hybrid.tuning.record import FORMAT, SETTINGS_FILE
 
 # One and the same loss, reckoned on other machines, differs by less.
 _LOSS_TOLERANCE = 1e-3
+# Where a model's config has names; and those that Keras has numbered.
+_OF_NAMES = ("name", "keras_history", "input_layers", "output_layers")
+_NUMBERED = re.compile(r'("name": "[^"]*?)_\d+"')
 # What Keras raises where there is none; OSError of a lambda without source.
 _NO_CONFIG = (NotImplementedError, OSError, TypeError, ValueError)
 
@@ -168,6 +172,7 @@ def describe(
         "architecture": _architecture(model),
         "x": fit.sample(batch),
         "loss": _loss(model, batch),
+        "metrics": _metrics(model),
         "hyperparameters": _plain(hypermodel.own_space()),
         "validation": fit.validation(),
     }
@@ -206,7 +211,10 @@ def _completed(
     there: Mapping[str, Any], description: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Fills in what searches of earlier versions lack: they go on."""
-    later = {"architecture", "x", "loss", "hyperparameters", "validation"}
+    later = {
+        *("architecture", "x", "loss", "metrics"),
+        *("hyperparameters", "validation"),
+    }
     added = later - set(there)
     if "x" in added:
         # Of a function's data they have the default in place of the size.
@@ -241,14 +249,44 @@ def _fingerprint(model: Any) -> str:
 
 
 def _architecture(model: Any) -> str | None:
-    """The model's config, its numbered names aside; None if it has none."""
-    text = _text_of(model.get_config)
-    if text is None:
-        return None
+    """The model's config, its numbered names aside; None if it has none.
+
+    Keras counts names on from build to build, those of the operations between
+    the layers of a functional model too.
+    """
     layers = [model, *model._flatten_layers(include_self=False)]
-    for number, layer in enumerate(layers):
-        text = text.replace(f'"{layer.name}"', f'"({number})"')
-    return text
+    numbers: dict[str, str] = {}
+    for layer in layers:
+        numbers.setdefault(layer.name, f"({len(numbers)})")
+    for layer in layers:
+        for operation in getattr(layer, "operations", ()):
+            numbers.setdefault(operation.name, f"({len(numbers)})")
+    return _text_of(lambda: _renamed(model.get_config(), numbers))
+
+
+def _renamed(config: Any, numbers: Mapping[str, str], key: str = "") -> Any:
+    """A config with other names of its layers and operations.
+
+    They stand under some keys alone: "dropout" is a name and a key as well.
+    """
+    if isinstance(config, Mapping):
+        return {k: _renamed(part, numbers, k) for k, part in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_renamed(part, numbers, key) for part in config]
+    if isinstance(config, str) and key in _OF_NAMES:
+        return numbers.get(config, config)
+    return config
+
+
+def _metrics(model: Any) -> str | None:
+    """The metrics' configs, without the numbers that Keras gives to names."""
+
+    def of_metrics() -> Any:
+        config = model.get_compile_config()
+        return [config.get("metrics"), config.get("weighted_metrics")]
+
+    text = _text_of(of_metrics)
+    return None if text is None else _NUMBERED.sub(r'\1"', text)
 
 
 def _text_of(get_config: Callable[[], Any]) -> str | None:

@@ -50,20 +50,33 @@ def given(
     """
     if max_trials is not None:
         checks.integer("max_trials", max_trials, low=1)
-    if not isinstance(objective, (str, keras_tuner.Objective)):
+    if not isinstance(objective, (str, keras_tuner.Objective, type(None))):
         raise TypeError(
             "`objective` must be the name of a metric or a "
             f"keras_tuner.Objective. Received: objective={objective!r}"
         )
     if isinstance(oracle, str):
+        objective = "val_accuracy" if objective is None else objective
         oracle = make(oracle, objective, max_trials, epochs)
-    elif max_trials is not None:
-        raise ValueError(
-            "`max_trials` is an argument of the oracle you give. Received: "
-            f"max_trials={max_trials}, oracle={type(oracle).__name__}"
+    else:
+        _refuse_its_own(
+            oracle,
+            max_trials=max_trials,
+            max_epochs=epochs,
+            objective=objective,
         )
     save_whole(oracle)
     return oracle
+
+
+def _refuse_its_own(oracle: Any, **arguments: Any) -> None:
+    """Refuses what an oracle object was given when it was made."""
+    for name, value in arguments.items():
+        if value is not None:
+            raise ValueError(
+                f"`{name}` is an argument of the oracle you give. Received: "
+                f"{name}={value!r}, oracle={type(oracle).__name__}"
+            )
 
 
 def make(

@@ -362,9 +362,7 @@ def _replay(
     """Lets the epoch trigger watch the epochs, and switch at the last."""
     optimizer = hybrid_optimizer(model)
     # A trial with the same trigger may have left its state in the snapshot.
-    optimizer.state.epoch_trigger.assign(
-        np.zeros(optimizer.state.epoch_trigger.shape)
-    )
+    optimizer.state.forget_epochs()
     callback = SwitchCallback(trigger, verbose=0)
     callback.set_model(model)
     for epoch in range(len(history.get("loss", []))):

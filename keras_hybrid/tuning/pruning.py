@@ -66,9 +66,11 @@ def median_rule(
 def no_better_than_finished(
     search: Search, metrics: Mapping[str, float], epochs: int
 ) -> dict[str, float]:
-    """Gives a stopped or diverged trial the worst score so far.
+    """Gives a trial that cannot win a score below all that can.
 
-    KerasTuner ends a search after three scores in a row that are NaN.
+    One that was stopped or diverged, or whose objective is no number.
+    KerasTuner ends a search after three scores in a row that are NaN, and
+    decides a tie by the order in which it reads its files.
 
     Args:
         search: The search so far.
@@ -86,4 +88,5 @@ def no_better_than_finished(
         values = [1e6 if lower_is_better else -1e6]
     finite = {k: v for k, v in metrics.items() if math.isfinite(v)}
     worst = max(values) if lower_is_better else min(values)
+    worst = math.nextafter(worst, math.inf if lower_is_better else -math.inf)
     return {**finite, objective: worst}

@@ -302,7 +302,7 @@ def test_without_an_estimate_the_training_goes_on():
     y = Y.copy()
     y[3] = np.nan
     model = new_model()
-    with pytest.warns(UserWarning, match=r"AtEpoch\(n=2\).*not a positive"):
+    with pytest.warns(UserWarning, match=r"AtEpoch\(n=2\).*not a finite"):
         history = fit(
             model, SwitchCallback(AtEpoch(2), verbose=0), y=y, epochs=3
         )

@@ -245,6 +245,12 @@ def test_the_judge_is_an_accuracy_or_the_loss():
     assert averages.judge(["loss", "mae"]) == "loss"
     assert averages.judge(["top_5_acc", "loss", "accuracy"]) == "accuracy"
     assert averages.judge(["loss", "top_k_accuracy"]) == "top_k_accuracy"
+    # The accuracy of a model that says the frequent class alone is high.
+    assert averages.judge(["loss", "accuracy", "auc_1"]) == "auc_1"
+    assert averages.judge(["accuracy", "auc", "weighted_accuracy"]) == (
+        "weighted_accuracy"
+    )
+    assert averages.is_better("auc_1", 0.9, 0.8)
     # Of two outputs no accuracy speaks for both.
     two = ["kind_accuracy", "kind_loss", "loss", "price_loss"]
     assert averages.judge(two) == "loss"

@@ -140,6 +140,12 @@ REFUSED = [
     refused("Padam", TypeError, "partial='1/8'", partial="1/8"),
     refused("MAS", ValueError, "sgd_weight=1.5", sgd_weight=1.5),
     refused("MAS", ValueError, "sgd_learning_rate=0", sgd_learning_rate=0),
+    refused(
+        *("MAS", ValueError, "learning_rate=CosineDecay, 0 at 0"),
+        learning_rate=keras.optimizers.schedules.CosineDecay(
+            0.0, 10, warmup_target=0.1, warmup_steps=5
+        ),
+    ),
     refused("MAS", TypeError, "sgd_learning_rate=None", sgd_learning_rate=None),
 ]
 

@@ -9,6 +9,7 @@ import math
 import re
 import shlex
 
+import keras
 import pytest
 from rich.console import Console
 
@@ -203,6 +204,36 @@ def test_best_baseline_is_not_chosen_on_the_test_set():
         dataclasses.replace(make("sgd", 0, 0.4), test_accuracy=0.9),
     ]
     assert row_of(runs, "adam").is_best_baseline
+
+
+def test_a_survivor_is_not_the_best_baseline():
+    runs = [make("adam", seed, 0.5) for seed in range(3)]
+    runs += [make("sgd", 0, 0.9), make_diverged("sgd", 1)]
+    runs += [make_diverged("sgd", 2)]
+    assert row_of(runs, "adam").is_best_baseline
+    assert row_of(runs, "adam").target == pytest.approx(0.5)
+
+
+def test_the_training_accuracy_of_other_weights_is_not_theirs():
+    kept = make("adam", 0, 0.5)
+    restored = make("sgd", 0, 0.5, val_accuracy=0.6)
+    rows = {row.arm: row for row in summary([kept, restored])}
+    assert rows["adam"].train_accuracy == 1.0
+    assert rows["adam"].generalization_gap.mean == pytest.approx(0.5)
+    assert rows["sgd"].train_accuracy is None
+    assert rows["sgd"].generalization_gap is None
+    fit = Finding.of(list(rows.values())).fit
+    assert fit == (
+        "SGD, cosine ends at 60.00 % validation accuracy, with weights of an "
+        "earlier epoch, or an average's."
+    )
+
+
+def test_a_training_accuracy_of_0_is_one():
+    run = make("adam", 0, 0.5)
+    history = {**run.history, "accuracy": [0.0, 0.0, 0.0]}
+    rows = summary([dataclasses.replace(run, history=history)])
+    assert "ends at 0.00 % training accuracy" in Finding.of(rows).fit
 
 
 def test_differences_are_paired_and_adjusted():
@@ -446,6 +477,19 @@ def test_a_record_without_a_configuration_is_named(tmp_path):
     (warning,) = warnings
     assert warning.startswith("bad.json: skipped: ")
     assert "configuration" in warning
+
+
+def test_the_same_arm_of_an_earlier_version_is_not_another(tmp_path):
+    runs = [make("adam", seed, 0.5) for seed in range(2)]
+    optimizer = keras.saving.serialize_keras_object(keras.optimizers.Adam())
+    texts = ("EarlyStopping(patience=5, wait=0)", "EarlyStopping(patience=5)")
+    for i, run in enumerate(runs):
+        changed = {"optimizer": optimizer, "callbacks": [texts[i]]}
+        if i:
+            changed |= {"checksum": "", "label_noise": 0.0}
+        runs[i] = with_configuration(run, **changed)
+    save(runs, tmp_path)
+    assert load_runs(tmp_path)[1] == []
 
 
 def test_seeds_with_different_configurations_are_named(tmp_path):

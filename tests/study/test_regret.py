@@ -122,6 +122,14 @@ def test_a_damaged_curve_is_named(changed, tmp_path):
         curves.Curve.load(path)
 
 
+def test_a_curve_with_a_loss_that_is_no_number_is_read(tmp_path):
+    path = tmp_path / "curve.json"
+    losses = [1.0, float("nan"), *[0.5] * 8]
+    curve(history={"loss": losses}).save(path)
+    read = curves.Curve.load(path).history["loss"]
+    np.testing.assert_array_equal(read, losses)
+
+
 def test_the_grid_begins_dense_and_ends_at_the_latest():
     assert curves.grid(4) == [1, 2, 3, 4]
     found = curves.grid(40)

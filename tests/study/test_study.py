@@ -668,6 +668,8 @@ def test_a_contrast_counts_each_cell_alike(tmp_path):
     assert "| 2, 1 |" in text
     assert "| mean of 2 | +0.500 |" in text
     assert contrasts.contrast(runs, "fine", "finest") is None
+    with pytest.raises(ValueError, match="one run of an arm and seed"):
+        contrasts.contrast([*runs, runs[0]], "fine", "coarse")
 
 
 def test_a_contrast_that_was_looked_at_before_has_a_larger_p(tmp_path):
@@ -761,7 +763,7 @@ def test_records_keep_lists_of_numbers_on_one_line(tmp_path):
 def traced():
     data = tiny_data()
     arm = arms.STUDY["projection"]
-    return trace.record(data, "linear", arm, 0.01, 60, 32)
+    return trace.record(Trainer(data, "linear"), arm, 0.01, 60, 32)
 
 
 @pytest.mark.slow

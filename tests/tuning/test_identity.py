@@ -44,6 +44,7 @@ def data_set():
         ({"shuffle": "batch"}, TypeError, "`shuffle` must be"),
         ({"x": None}, ValueError, "`x` must be given"),
         ({"x": iter([1]), "y": None}, TypeError, "can be read only once"),
+        ({"validation_data": iter([1])}, TypeError, "every training reads it"),
         ({"x": lambda: 1, "y": None}, TypeError, "a function .seed, first_ep"),
         (
             {"x": lambda seed, first, last: DATA, "y": None},
@@ -140,6 +141,50 @@ def test_a_search_of_another_model_with_the_same_weights(tmp_path):
     other = tuner_in(tmp_path, lambda hp: build_otherwise(hp, "relu"))
     with pytest.raises(ValueError, match="a search with another architecture:"):
         begin(other)
+
+
+def build_with_operations(hp):
+    """Layers whose names are keys of configs too, and what is no layer."""
+    inputs = keras.Input((6,))
+    h = keras.layers.Dense(4)(inputs)
+    h = keras.layers.Activation("tanh")(h)
+    h = keras.layers.Dropout(0.1)(h)
+    h = keras.layers.LSTM(2)(keras.ops.relu(h + 1.0)[:, None, :])
+    model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(h))
+    model.compile(
+        HybridOptimizer(1e-2, jit_compile=False),
+        LOSS,
+        metrics=[keras.metrics.SparseTopKCategoricalAccuracy(k=1)],
+    )
+    return model
+
+
+def test_names_that_keras_numbers_are_no_other_architecture(tmp_path):
+    keras.backend.clear_session()
+    # The first build of the process is the constructor's.
+    begin(tuner_in(tmp_path, build_with_operations))
+    begin(tuner_in(tmp_path, build_with_operations))
+    again = tuner_in(tmp_path, build_with_operations)
+    # As in a process in which KerasTuner has read the search, and built none.
+    keras.backend.clear_session()
+    begin(again)
+
+
+def with_metric(threshold):
+    def compiled(hp):
+        model = build_light(hp)
+        metric = keras.metrics.BinaryAccuracy("accuracy", threshold=threshold)
+        model.compile(model.optimizer, model.loss, metrics=[metric])
+        return model
+
+    return compiled
+
+
+def test_a_search_of_another_metric(tmp_path):
+    begin(tuner_in(tmp_path, with_metric(0.5)))
+    begin(tuner_in(tmp_path, with_metric(0.5)))
+    with pytest.raises(ValueError, match="a search with another metrics:"):
+        begin(tuner_in(tmp_path, with_metric(0.1)))
 
 
 def doubled():
@@ -402,7 +447,9 @@ def with_own(rates=(1e-3, 1e-1), high=0.5):
 def test_a_search_of_other_hyperparameters(tmp_path, other):
     begin(tuner_in(tmp_path, with_own()))
     begin(tuner_in(tmp_path, with_own()))
-    with pytest.raises(ValueError, match="another (model, )?hyperparameters:"):
+    with pytest.raises(
+        ValueError, match="another (model, metrics, )?hyperparameters:"
+    ):
         begin(tuner_in(tmp_path, other))
 
 

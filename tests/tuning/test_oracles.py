@@ -92,7 +92,7 @@ def test_an_oracle_of_the_user_s_own(tmp_path):
     oracle = keras_tuner.oracles.RandomSearchOracle(
         objective=keras_tuner.Objective("val_loss", "min"), max_trials=2, seed=3
     )
-    tuner = tuner_in(tmp_path, oracle=oracle)
+    tuner = tuner_in(tmp_path, oracle=oracle, objective=None)
     tuner.search(**DATA, epochs=4)
     assert len(record.load(tuner.folder).trials) == 2
 

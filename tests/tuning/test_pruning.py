@@ -8,7 +8,10 @@ from searches import POINTS, X, Y, tuner_in
 from keras_hybrid import HybridOptimizer
 from keras_hybrid.plans import Plan
 from keras_hybrid.tuning import record
-from keras_hybrid.tuning.pruning import median_rule
+from keras_hybrid.tuning.pruning import (
+    median_rule,
+    no_better_than_finished,
+)
 from keras_hybrid.tuning.record import Search, Trained, Trial
 
 
@@ -60,6 +63,24 @@ def test_the_median_rule(tmp_path, values, step, stops):
     # Of another seed, budget or other hyperparameters there are none.
     for others in ((1, 10, {}), (0, 20, {}), (0, 10, {"units": 3})):
         assert not median_rule(search, *others)(history(values, step))
+
+
+@pytest.mark.parametrize(("objective", "sign"), [("val_loss", 1), ("up", -1)])
+def test_what_cannot_win_is_below_all_that_can(tmp_path, objective, sign):
+    trials = []
+    for name, last in (("0", 2.0), ("1", 3.0)):
+        run = finished(0, [9.0] * 9 + [last], 2)
+        run.history["up"] = [-x for x in run.history["loss"]]
+        trials.append(Trial(name, Plan(fraction=0.2), {}, 10, [run]))
+    settings = {
+        "objective": objective,
+        "direction": "min" if sign > 0 else "max",
+    }
+    search = Search(tmp_path, settings, trials, {})
+    for own, limit in ((float("nan"), 3.0), (1.0, 3.0), (7.0, 7.0)):
+        metrics = no_better_than_finished(search, {objective: sign * own}, 10)
+        assert sign * metrics[objective] > limit
+        assert sign * metrics[objective] == pytest.approx(limit)
 
 
 @pytest.mark.slow

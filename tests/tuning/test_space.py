@@ -81,6 +81,11 @@ def test_samples_of_the_default_space_are_plans_that_train():
             "`max_trials` has no place",
         ),
         (
+            {"oracle": keras_tuner.oracles.GridSearchOracle("val_loss")},
+            ValueError,
+            "`objective` is an argument of the oracle",
+        ),
+        (
             {
                 "oracle": keras_tuner.oracles.GridSearchOracle("val_loss"),
                 "max_trials": 3,

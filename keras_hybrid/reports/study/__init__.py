@@ -20,13 +20,16 @@ from keras_hybrid.reports.study.table import (
 from keras_hybrid.reports.study.words import Finding
 from keras_hybrid.reports.texts import MISSING
 from keras_hybrid.study.record import Run
-from keras_hybrid.study.results import load_runs, load_traces
+from keras_hybrid.study.results import (
+    configurations,
+    load_runs,
+    load_traces,
+)
 from keras_hybrid.study.summary import (
     Cell,
     Row,
     arms_of,
     cell_of,
-    configuration,
     distinct,
     group,
     summary,
@@ -55,14 +58,19 @@ NOTES = (
     "83 % hold the true value), so a difference is called higher or lower "
     "only if the interval excludes 0 and p < 0.05.",
     "Best baseline: the baseline with the highest mean final validation "
-    "accuracy, which is the target too. Epochs and seconds to target: median "
+    "accuracy (of those with the fewest diverged seeds), which is the target "
+    "too. Epochs and seconds to target: median "
     "over the seeds that reach it, and how many do. Seconds are of "
     "training, compilation included, validation left out; in a study, of one "
     "core, and compilation falls on the first seed.",
     "Learning rate: tuned on the validation split with a seed that is not "
     "reported; in brackets the trainings it took (0: that of another arm).",
     "Gap: final training accuracy minus test accuracy; the training accuracy "
-    "is what fit logged, under dropout and augmentation where there are any.",
+    "is what fit logged, under dropout and augmentation where there are any. "
+    "None where a seed ended with other weights than its last epoch's: an "
+    "earlier epoch's (EarlyStopping), or an average.",
+    "Switch: the first update that SGD made; of a control, with which its "
+    "cool-down began.",
     "Epochs and seconds used: means. A run that ends itself uses fewer than "
     "there are.",
     "Curve mean: validation accuracy, averaged over the epochs; of a run that "
@@ -192,7 +200,7 @@ def _configuration(row: Row, runs: Sequence[Run]) -> dict[str, Any]:
         "seeds": ", ".join(map(str, row.seeds)),
         "texts": [
             json.dumps(content, indent=1, sort_keys=True, default=str)
-            for content in distinct(configuration(run) for run in of_arm)
+            for content in configurations(of_arm)
         ],
     }
 

@@ -117,7 +117,10 @@ def _curves(
             curve = [x * f for x, f in zip(curve, factors, strict=False)]
         values[run.status].append(curve)
     return figures.Curves(
-        row.label, style, **values, switch_epoch=row.switch_epoch
+        row.label,
+        style,
+        **values,
+        switch_epoch=None if row.role == "control" else row.switch_epoch,
     )
 
 

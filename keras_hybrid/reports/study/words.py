@@ -70,12 +70,16 @@ def title(cell: Cell, rows: Sequence[Row]) -> str:
 def _fit(rows: Sequence[Row]) -> str:
     """How far the best baseline fits."""
     for row in rows:
-        if row.is_best_baseline and row.train_accuracy and row.val_accuracy:
-            train, validation = row.train_accuracy, row.val_accuracy
+        if not row.is_best_baseline or row.val_accuracy is None:
+            continue
+        validation = f"{100 * row.val_accuracy:.2f} % validation accuracy"
+        if row.train_accuracy is None:
             return (
-                f"{row.label} ends at {100 * train:.2f} % training accuracy "
-                f"and {100 * validation:.2f} % validation accuracy."
+                f"{row.label} ends at {validation}, with weights of an earlier "
+                "epoch, or an average's."
             )
+        train = f"{100 * row.train_accuracy:.2f} % training accuracy"
+        return f"{row.label} ends at {train} and {validation}."
     why = _why_none(rows)
     return f"{why[0].upper()}{why[1:]}."
 
