@@ -505,7 +505,7 @@ class WithMore(keras.Model):
 def test_a_snapshot_has_all_optimizers_of_a_model():
     model = WithMore()
     model.compile("sgd", "mse")
-    model.build((None, 2))
+    model(np.zeros((1, 2)))
     model.optimizer.build(model.trainable_variables)
     more = [model.one, *model.more, *model.named["c"]]
     for optimizer in more[:2]:

@@ -100,7 +100,7 @@ def _from_slots(
             m, v = (ops.cast(ops.convert_to_tensor(x), dtype) for x in own)
             p = choices.formula.step(settings, m, m, v)
             # Small squares are 0 in half precision, and say nothing of a step.
-            p, m = (ops.where(v > 0, x, ops.zeros_like(x)) for x in (p, m))
+            p, m = (ops.where(v == 0, ops.zeros_like(x), x) for x in (p, m))
         p, m = (ops.cast(x, state.dtype) for x in (p, m))
         sums.append(
             [
