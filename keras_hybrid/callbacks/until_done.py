@@ -62,7 +62,9 @@ class TrainUntilDone(SwitchCallback):
     `fit(epochs=1)` is taken for a piece of a longer training, in a loop of
     your own: the epochs are counted from one `fit` to the next, there is no
     ceiling, and `done` tells when to end the loop. With `stop=False`, which
-    needs a ceiling, it is a whole training.
+    needs a ceiling, it is a whole training. A whole one that begins with epoch
+    0 has a new average and a trigger that begins anew, also behind a `fit` that
+    was interrupted: scores on other data say nothing.
 
     It needs no EarlyStopping and no ReduceLROnPlateau, and says so where they
     interfere. ModelCheckpoint, BackupAndRestore and ExactBackup work as ever,

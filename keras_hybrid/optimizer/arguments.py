@@ -55,6 +55,7 @@ def check_together(optimizer: Any) -> None:
     Raises:
         ValueError: If two of the optimizer's do.
     """
+    optimizer.check_form()
     scale, sgd_scale = optimizer.scale, optimizer.sgd_scale
     scale_scope, trigger = optimizer.scale_scope, optimizer.trigger
     multiplier = optimizer.scale_multiplier

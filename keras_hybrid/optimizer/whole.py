@@ -113,6 +113,15 @@ class WholeUpdateOptimizer(KeptOptimizer):
         finally:
             self._clips_in_update = False
 
+    def check_form(self) -> None:
+        """Refuses arguments that a subclass's formula has no form for.
+
+        Asked at construction, at the first update, and when one is assigned.
+
+        Raises:
+            ValueError: If there is one.
+        """
+
     def _clip_gradients(self, grads: Sequence[Tensor]) -> list[Tensor]:
         """Clips; gradients of embeddings are summed over duplicates first.
 

@@ -40,8 +40,8 @@ class StepMomentumHybrid(UncorrectedHybrid):
     Nesterov form.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def check_form(self) -> None:
+        """Refuses AMSGrad, Nesterov and an estimated scale."""
         kind = f"{type(self).__name__}, RMSprop with momentum"
         for name in ("amsgrad", "nesterov"):
             if getattr(self, name):

@@ -150,6 +150,21 @@ REFUSED = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("nesterov", True), ("amsgrad", True), ("sgd_scale", "norm")],
+)
+@pytest.mark.parametrize("updates", [0, 1])
+def test_what_a_form_lacks_cannot_be_assigned(name, value, updates):
+    optimizer = presets.RMSpropWarmup(10)
+    variable = keras.Variable([1.0])
+    for _ in range(updates):
+        optimizer.apply([keras.ops.ones(1)], [variable])
+    with pytest.raises(ValueError, match=f"^`{name}`"):
+        setattr(optimizer, name, value)
+        optimizer.apply([keras.ops.ones(1)], [variable])
+
+
 @pytest.mark.parametrize(("name", "arguments", "error", "received"), REFUSED)
 def test_refused_arguments(name, arguments, error, received):
     with pytest.raises(error) as raised:
