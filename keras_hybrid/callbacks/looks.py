@@ -123,7 +123,9 @@ def phase_of(optimizer: HybridOptimizer) -> dict[str, float]:
     return {
         "sgd_fraction": optimizer.sgd_fraction,
         "switch_step": -1 if step is None else step,
-        "learning_rate": float(optimizer.learning_rate),
+        "learning_rate": float(
+            keras.ops.convert_to_numpy(optimizer.learning_rate)
+        ),
         "cooldown": optimizer.cooldown_factor,
         "sgd_learning_rate": float("nan") if rate is None else rate,
     }

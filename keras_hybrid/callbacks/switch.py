@@ -170,7 +170,7 @@ class SwitchCallback(EpochEndCallback):
             f"Epoch {epoch + 1}: switched{to_sgd} at update "
             f"{optimizer.switch_step} by {by}, {_phase_text(optimizer)}."
         )
-        _warn_of_rest(optimizer, self.training_end(optimizer))
+        _warn_of_rest(optimizer)
 
     # ---- In `fit` -----------------------------------------------------------
 
@@ -363,12 +363,13 @@ def _warn_of_no_estimate(trigger: EpochTrigger | None, model: Any) -> None:
     )
 
 
-def _warn_of_rest(optimizer: HybridOptimizer, whole: float) -> None:
+def _warn_of_rest(optimizer: HybridOptimizer) -> None:
     """Warns of a `fit` whose last updates have a learning rate of 0."""
     cooldown, end = optimizer.cooldown, optimizer.cooldown_end
     if cooldown is None or cooldown.share is None or cooldown.final > 0:
         return
-    if end is not None and end < whole < math.inf:
+    whole = optimizer.training_steps
+    if end is not None and whole is not None and end < whole < math.inf:
         warnings.warn(
             f"The cool-down ends at update {end}, and `fit` at {whole:.0f}: "
             f"from there on the learning rate is 0. {cooldown!r}, a share of "
