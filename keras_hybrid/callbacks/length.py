@@ -7,12 +7,10 @@ from typing import Any
 
 import keras
 
+from keras_hybrid._support import checks
 from keras_hybrid.callbacks.horizon import Horizon
 from keras_hybrid.callbacks.models import build_optimizer, hybrid_optimizer
 from keras_hybrid.optimizer import HybridOptimizer
-
-# The optimizer counts in int32.
-MOST_UPDATES = 2**31 - 1
 
 
 class LengthCallback(keras.callbacks.Callback):
@@ -86,7 +84,7 @@ class LengthCallback(keras.callbacks.Callback):
         ):
             return  # The file knows it.
         end = self.training_end(optimizer)
-        if end > MOST_UPDATES:
+        if end > checks.MOST:
             end = math.inf  # `epochs` is a ceiling that is never reached.
         if end != self.horizon.told or self._set_back:
             optimizer.training_steps = end

@@ -1,4 +1,4 @@
-"""What TrainUntilDone says: its plan, what it saved, who interferes."""
+"""What the switching callbacks say: the plan, what it saved, who interferes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from keras_hybrid.callbacks.memory import Memory
 from keras_hybrid.optimizer import HybridOptimizer
+from keras_hybrid.triggers import EpochTrigger
 
 # The rate is the cool-down's last, so another `fit` alone learns nothing.
 GO_ON = (
@@ -174,6 +175,41 @@ def warn_of_other_rate(before: float, now: float, epoch: int) -> None:
         "leave the other out.",
         stacklevel=2,
     )
+
+
+def warn_of_no_estimate(trigger: EpochTrigger | None, finite: bool) -> None:
+    """Warns that a switch has no SGD learning rate; why, `finite` tells."""
+    cause = "The callback" if trigger is None else trigger
+    why = (
+        "the estimate of the SGD learning rate is not a positive "
+        "number (or no update has been made that gives one, or a "
+        "cool-down its length)"
+        if finite
+        else "a weight of the model is not a finite number"
+    )
+    warnings.warn(
+        f"{cause!r} would switch, and {why}: the training stays "
+        "adaptive, and the trigger is asked again after the next "
+        "epoch.",
+        stacklevel=2,
+    )
+
+
+def warn_of_rest(optimizer: HybridOptimizer) -> None:
+    """Warns of a `fit` whose last updates have a learning rate of 0."""
+    cooldown, end = optimizer.cooldown, optimizer.cooldown_end
+    if cooldown is None or cooldown.share is None or cooldown.final > 0:
+        return
+    whole = optimizer.training_steps
+    if end is not None and whole is not None and end < whole < math.inf:
+        warnings.warn(
+            f"The cool-down ends at update {end}, and `fit` at {whole:.0f}: "
+            f"from there on the learning rate is 0. {cooldown!r}, a share of "
+            "the updates before it, is for TrainUntilDone, which stops then, "
+            "and leaves it in the optimizer. For a cool-down until the end "
+            "assign `optimizer.cooldown = Cooldown()` before `fit`.",
+            stacklevel=2,
+        )
 
 
 def _duration(seconds: float) -> str:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 from keras_hybrid._support import checks
-from keras_hybrid.callbacks import looks
+from keras_hybrid.callbacks import looks, messages
 from keras_hybrid.callbacks.epochs import EpochEndCallback
 from keras_hybrid.callbacks.models import (
     hybrid_optimizer,
@@ -170,7 +168,7 @@ class SwitchCallback(EpochEndCallback):
             f"Epoch {epoch + 1}: switched{to_sgd} at update "
             f"{optimizer.switch_step} by {by}, {_phase_text(optimizer)}."
         )
-        _warn_of_rest(optimizer)
+        messages.warn_of_rest(optimizer)
 
     # ---- In `fit` -----------------------------------------------------------
 
@@ -311,7 +309,9 @@ class SwitchCallback(EpochEndCallback):
         try:
             optimizer.switch()
         except NoEstimate:
-            _warn_of_no_estimate(self.trigger, self.model)
+            messages.warn_of_no_estimate(
+                self.trigger, weights_are_finite(self.model)
+            )
             return False
         return True
 
@@ -344,40 +344,6 @@ def _checked(trigger: Any) -> EpochTrigger | None:
             f"{len(trigger.get_state())}"
         )
     return trigger
-
-
-def _warn_of_no_estimate(trigger: EpochTrigger | None, model: Any) -> None:
-    cause = "The callback" if trigger is None else trigger
-    why = (
-        "the estimate of the SGD learning rate is not a positive "
-        "number (or no update has been made that gives one, or a "
-        "cool-down its length)"
-        if weights_are_finite(model)
-        else "a weight of the model is not a finite number"
-    )
-    warnings.warn(
-        f"{cause!r} would switch, and {why}: the training stays "
-        "adaptive, and the trigger is asked again after the next "
-        "epoch.",
-        stacklevel=2,
-    )
-
-
-def _warn_of_rest(optimizer: HybridOptimizer) -> None:
-    """Warns of a `fit` whose last updates have a learning rate of 0."""
-    cooldown, end = optimizer.cooldown, optimizer.cooldown_end
-    if cooldown is None or cooldown.share is None or cooldown.final > 0:
-        return
-    whole = optimizer.training_steps
-    if end is not None and whole is not None and end < whole < math.inf:
-        warnings.warn(
-            f"The cool-down ends at update {end}, and `fit` at {whole:.0f}: "
-            f"from there on the learning rate is 0. {cooldown!r}, a share of "
-            "the updates before it, is for TrainUntilDone, which stops then, "
-            "and leaves it in the optimizer. For a cool-down until the end "
-            "assign `optimizer.cooldown = Cooldown()` before `fit`.",
-            stacklevel=2,
-        )
 
 
 def has_cooled_down(optimizer: HybridOptimizer) -> bool:

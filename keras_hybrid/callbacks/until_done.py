@@ -175,14 +175,13 @@ class TrainUntilDone(SwitchCallback):
         self._piece &= not restored or self._memory.is_piece
         self._memory.is_piece = self._piece
         new = epoch == 0 and not self._piece and not optimizer.has_switched
+        begins_anew = not restored and (new or self.has_trained(optimizer))
         looks_at_it = self._chooses or _monitors_average(self.trigger)
-        if not restored and (new or self.has_trained(optimizer)):
-            # Other data's scores are no measure: what ran before was no piece.
+        if begins_anew or not looks_at_it:
             self._memory.forget()
-            if optimizer.has_state():
-                optimizer.state.forget_epochs()
-        elif not looks_at_it:
-            self._memory.forget()
+        # Other data's scores are no measure: what ran before was no piece.
+        if begins_anew and optimizer.has_state():
+            optimizer.state.forget_epochs()
         # A training that goes on has validated if it has averaged.
         self._validated = self._memory.epochs > 0
         super().begin(optimizer, epoch)

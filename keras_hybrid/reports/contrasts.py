@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from keras_hybrid.reports.glance import entry
 from keras_hybrid.reports.texts import MISSING, escaped_markdown, p_text
+from keras_hybrid.study.comparison import check_once
 from keras_hybrid.study.record import Run
 from keras_hybrid.study.statistics import (
     Interval,
@@ -84,12 +85,7 @@ def contrast(
     Raises:
         ValueError: If two runs are of one arm and seed of a cell.
     """
-    known = {(cell_of(run), run.arm, run.seed) for run in runs}
-    if len(known) < len(runs):
-        raise ValueError(
-            "`runs` may have one run of an arm and seed of a cell. Received: "
-            f"{len(runs)} runs of {len(known)} arms and seeds"
-        )
+    check_once(runs)
     cells: dict[Cell, InCell] = {}
     differences: list[list[float]] = []
     for cell, of_cell in sorted(group(runs, cell_of).items()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from keras_hybrid.study.record import Run
@@ -77,6 +77,20 @@ def distinct(values: Iterable[Any]) -> list[Any]:
             for value in values
         }.values()
     )
+
+
+def check_once(runs: Sequence[Run]) -> None:
+    """Refuses two runs of one arm and seed of a cell.
+
+    Raises:
+        ValueError: If there are such.
+    """
+    known = {(cell_of(run), run.arm, run.seed) for run in runs}
+    if len(known) < len(runs):
+        raise ValueError(
+            "`runs` may have one run of an arm and seed of a cell. Received: "
+            f"{len(runs)} runs of {len(known)} arms and seeds"
+        )
 
 
 def accuracies(runs: Iterable[Run]) -> dict[int, float]:

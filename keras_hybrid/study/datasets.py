@@ -104,9 +104,8 @@ class Data:
         """
         images = self.train[0].astype("float32") / 255
         std = images.std((0, 1, 2))
-        return images.mean((0, 1, 2)), np.where(std > 0, std, 1).astype(
-            std.dtype
-        )
+        std[std == 0] = 1
+        return images.mean((0, 1, 2)), std
 
 
 AnyData = Data | Photographs | text.Text

@@ -15,7 +15,7 @@ from keras_hybrid.study.comparison import (
     accuracies,
     arms_of,
     cell_of,
-    configuration,
+    check_once,
     distinct,
     finished_runs,
     group,
@@ -43,7 +43,6 @@ __all__ = [
     "arms_of",
     "cell_of",
     "check",
-    "configuration",
     "distinct",
     "group",
     "library_versions",
@@ -173,12 +172,7 @@ def summary(runs: Sequence[Run]) -> list[Row]:
         raise ValueError("`runs` must not be empty. Received: runs=[]")
     for run in runs:
         check(run)
-    known = {(cell_of(run), run.arm, run.seed) for run in runs}
-    if len(known) < len(runs):
-        raise ValueError(
-            "`runs` may have one run of an arm and seed of a cell. Received: "
-            f"{len(runs)} runs of {len(known)} arms and seeds"
-        )
+    check_once(runs)
     rows = []
     for cell, of_cell in sorted(group(runs, cell_of).items()):
         rows.extend(_rows_of_cell(cell, of_cell))

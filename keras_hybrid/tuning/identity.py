@@ -280,13 +280,18 @@ def _renamed(config: Any, numbers: Mapping[str, str], key: str = "") -> Any:
 
 def _metrics(model: Any) -> str | None:
     """The metrics' configs, without the numbers that Keras gives to names."""
-
-    def of_metrics() -> Any:
-        config = model.get_compile_config()
-        return [config.get("metrics"), config.get("weighted_metrics")]
-
-    text = _text_of(of_metrics)
+    text = _compiled_with(model, "metrics", "weighted_metrics")
     return None if text is None else _NUMBERED.sub(r'\1"', text)
+
+
+def _compiled_with(model: Any, *names: str) -> str | None:
+    """What was given to `compile` under these names; None if unknown."""
+
+    def get_config() -> list[Any]:
+        config = model.get_compile_config()
+        return [config.get(name) for name in names]
+
+    return _text_of(get_config)
 
 
 def _text_of(get_config: Callable[[], Any]) -> str | None:
@@ -328,15 +333,8 @@ def _loss(model: Any, batch: Any) -> list[Any]:
     name differs in the value only; near the start two losses may agree, so
     the config counts as well. Each is None where it cannot be had.
     """
-    return [_loss_config(model), _loss_value(model, batch)]
-
-
-def _loss_config(model: Any) -> str | None:
-    def of_loss() -> list[Any]:
-        config = model.get_compile_config()
-        return [config.get("loss"), config.get("loss_weights")]
-
-    return _text_of(of_loss)
+    config = _compiled_with(model, "loss", "loss_weights")
+    return [config, _loss_value(model, batch)]
 
 
 def _loss_value(model: Any, batch: Any) -> float | None:
